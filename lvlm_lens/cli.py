@@ -25,6 +25,7 @@ COMMANDS = {
     "patch": "patch matched pairs: which blocks and positions decide, exactly and fast",
     "sasa": "does projecting a later block's semantics onto the safety block make danger easier to see?",
     "evaluate": "defences in one table: attack success, over-refusal, utility, detection, cost, with intervals",
+    "reproduce": "a paper's claim and numbers on any model: comparison table, figures, verdict",
     "bench": "capture, patch or probe: measured against the neighbours in one run",
     "models": "embedded models and families; --check runs the battery; mini: its card, --measure, --rebuild",
     "datasets": "data sets: what to download, where to put it, what is there",

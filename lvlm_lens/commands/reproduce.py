@@ -1,0 +1,151 @@
+"""``lvlm-lens reproduce``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from .console import progress_bars
+from .options import add_output_options
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the recipes."""
+    add = parser.add_argument
+    add("paper", nargs="?", metavar="PAPER", help="a recipe by name, or all (--list shows them)")
+    add("--list", action="store_true", help="every recipe: its paper, its data, its state in the run folder")
+    add("--dry-run", action="store_true", help="what the published setting would cost on LLaVA-1.5-7B; nothing is run")
+    add("--tflops", type=float, default=100.0, metavar="T", help="sustained TFLOP/s for --dry-run (default: 100)")
+    add("--model", default="mini", metavar="NAME", help="embedded name, checkpoint folder or hub id (default: mini)")
+    add("--root", metavar="DIR", help="folder of the published files, or with one subfolder a data set")
+    add("--dataset", metavar="NAME", help="a data set, file or hub id in place of the paper's own")
+    add("--limit", type=int, metavar="N", help="at most N items a part, whole groups (default: all)")
+    add("--seed", type=int, default=0, help="seed of everything drawn (default: 0)")
+    add("--judge", metavar="URL|NAME", help="judge: an OpenAI-compatible address, or a model (default: words)")
+    add("--judge-model", default="", metavar="NAME", help="model name sent to the judge's address")
+    add("--out", metavar="DIR", help="run folder (default: figures/reproduce-MODEL); the same command continues it")
+    add("--device", help="cpu, cuda, cuda:1 ... (default: cuda where there is one)")
+    add("--dtype", default="auto", help="float32, bfloat16, float16 or auto (default: auto)")
+    add("--revision", help="hub revision of the model")
+    add("--batch-size", type=int, default=32, metavar="N", help="rows a forward (default: 32)")
+    add("--max-new-tokens", type=int, default=32, metavar="N", help="longest answer (default: 32)")
+    add_output_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """List, estimate, or run; a failure among several is counted in the exit code (1)."""
+    from ..config import short_name
+    from ..recipes.registry import find_recipe, recipes
+
+    folder = Path(options.out or Path("figures") / f"reproduce-{short_name(options.model)}").expanduser()
+    if options.list:
+        from ..recipes.running import listing
+
+        _print_list(listing(folder, options.root), options.json)
+        return 0
+    if options.paper is None:
+        raise UsageError("name a paper, or all; --list shows them")
+    chosen = recipes() if options.paper.casefold() == "all" else [find_recipe(options.paper)]
+    if options.dry_run:
+        if options.tflops <= 0:
+            raise UsageError(f"--tflops is {options.tflops:g}; give the sustained speed in TFLOP/s, above 0")
+        _print_costs([recipe.cost(options.tflops) for recipe in chosen], options.json)
+        return 0
+    if options.limit is not None and options.limit < 4:
+        raise UsageError(f"--limit is {options.limit}; a recipe needs at least 4 items")
+    for name in ("batch_size", "max_new_tokens"):
+        if getattr(options, name) < 1:
+            raise UsageError(f"--{name.replace('_', '-')} is {getattr(options, name)}; give at least 1")
+    from ..recipes.running import Request, reproduce
+    from ..stages.inputs import best_device
+
+    request = Request(
+        model=options.model,
+        root=options.root,
+        dataset=options.dataset,
+        limit=options.limit,
+        seed=options.seed,
+        judge=options.judge,
+        judge_model=options.judge_model,
+        device=options.device or best_device(),
+        dtype=options.dtype,
+        revision=options.revision,
+        batch_size=options.batch_size,
+        max_new_tokens=options.max_new_tokens,
+    )
+    with progress_bars(options.quiet) as tell:
+        report = reproduce(chosen, request, folder, tell, ["lvlm-lens", *sys.argv[1:]])
+    found = report.to_dict()
+    if options.json:
+        print(json.dumps(found, indent=2))
+    elif not options.quiet:
+        _print_report(found, folder)
+    for row in report.failed:
+        print(f"lvlm-lens reproduce {row['name']}: {row['error']}", file=sys.stderr)
+    return 1 if report.failed else 0
+
+
+def _print_list(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("recipe", "paper", "data sets", "state")
+    for row in rows:
+        data = ", ".join(f"{name} ({state})" for name, state in row["data"].items())
+        table.add_row(row["name"], f"{row['title']}, {row['source']}", data, row["state"])
+    Console().print(table)
+    print("without --root a part of the embedded set stands in; `lvlm-lens datasets NAME` says what to download")
+
+
+def _print_costs(costs: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(costs if len(costs) > 1 else costs[0], indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    first = costs[0]
+    table = Table(
+        "recipe", "forwards", "decoding steps", "PFLOP", "hours", "disk, GB",
+        title=f"Published settings on {first['model']} ({first['parameters'] / 1e9:.2f} B parameters), "
+        f"{first['tflops_assumed']:g} TFLOP/s sustained", title_justify="left",
+    )  # fmt: skip
+    for row in costs:
+        table.add_row(
+            row["recipe"], f"{row['forwards']:,}", f"{row['decoding_steps']:,}", f"{row['flops'] / 1e15:,.0f}",
+            f"{row['hours']:.2f}", f"{row['disk_bytes'] / 1e9:.2f}",
+        )  # fmt: skip
+    console = Console()
+    console.print(table)
+    if len(costs) == 1:
+        passes = Table("pass", "prompts", "tokens a prompt", "decoding steps", "PFLOP")
+        for one in first["passes"]:
+            passes.add_row(
+                one["what"], f"{one['prompts']:,}", str(one["prompt_tokens"]), f"{one['decoding_steps']:,}",
+                f"{one['flops'] / 1e15:,.1f}",
+            )  # fmt: skip
+        console.print(passes)
+    print(
+        f"weights {first['weight_bytes'] / 1e9:.1f} GB in bfloat16; assumed: {first['assumed']}; decoding is bound by "
+        "memory and takes longer at small batches"
+    )
+
+
+def _print_report(found: dict[str, Any], folder: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("recipe", "claim", "why", "numbers")
+    for row in found["recipes"]:
+        claim, numbers = row["verdict"]["claim"], row["verdict"]["numbers"]
+        table.add_row(row["name"], claim["state"], claim["reason"], numbers["state"])
+    Console().print(table)
+    counts = ", ".join(f"{count} {state}" for state, count in found["counts"].items())
+    print(f"{counts}; tables and figures in {folder}")

@@ -1,0 +1,27 @@
+"""One file a paper: what it claims, under which setting, and whether that shows on a model of one's own."""
+
+from .recipe import (
+    CLAIM_STATES,
+    Effect,
+    Outcome,
+    Published,
+    Recipe,
+    RecipeResult,
+    Row,
+    Verdict,
+)
+from .registry import find_recipe, recipe_names, recipes
+
+__all__ = [
+    "CLAIM_STATES",
+    "Effect",
+    "Outcome",
+    "Published",
+    "Recipe",
+    "RecipeResult",
+    "Row",
+    "Verdict",
+    "find_recipe",
+    "recipe_names",
+    "recipes",
+]

@@ -1,0 +1,115 @@
+"""Refusal direction (arXiv 2406.11717): refusal is mediated by one direction of the residual stream.
+
+Taken out everywhere it should lower refusal of harmful prompts, added at its block it should raise refusal of
+harmless ones, and a random direction of the same norm should do neither.  Read in the authors' code; block inputs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ..causal.directions import direction_effects
+from ..data import Dataset
+from ..defenses.detectors import RefusalDirection, residual
+from ..defenses.sasa_report import parts_of
+from .context import Context, Material, groups
+from .cost import Pass, Shape
+from .recipe import Outcome, Published, Recipe, Row, SetUse, paired_effect
+
+RANDOM = 3
+CODE = "the authors' code"
+TRAIN, VALIDATION = 256, 64
+"""Published sizes: 128 + 128 training and 32 + 32 validation prompts."""
+
+
+def take(mini: Dataset) -> Dataset:
+    """Every item."""
+    return mini
+
+
+def measure(context: Context, material: Material) -> Outcome:
+    """Direction from the training part; ablation and addition on the test part, beside random directions."""
+    train, test = parts_of(material.data, context.limit, context.limit, context.seed)
+    context.tell(f"direction from {len(train)} items")
+    folds = max(2, min(4, len(set(groups(train)))))
+    chooser = RefusalDirection(batch_size=context.batch_size, folds=folds, random_state=context.seed)
+    found = chooser.fit(context.model, train)
+    labels = np.array([int(sample.harmful or 0) for sample in train])
+    states = residual(context.model, train, found.block_, context.batch_size, found.site).astype(np.float64)
+    direction = states[labels == 1].mean(0) - states[labels == 0].mean(0)  # [d_model], the published r, not unit length
+    context.tell(f"ablation and addition at block {found.block_} on {len(test)} items")
+    effects = direction_effects(
+        context.model,
+        test,
+        torch.from_numpy(direction).float(),
+        found.block_,
+        random_directions=RANDOM,
+        batch_size=context.batch_size,
+        seed=context.seed,
+    )
+    values = dict(zip(effects.names, effects.values, strict=True))
+    made, rows = [], []
+    for word, label, expect in (("ablate", 1, "below"), ("add", 0, "above")):
+        chosen = np.array([sample.harmful == label for sample in test])
+        real = values[word if word == "ablate" else "add 1"][chosen]
+        random = np.mean([values[f"{word} random {k}"][chosen] for k in range(RANDOM)], axis=0)
+        kind = "harmful" if label else "harmless"
+        names = groups([s for s in test if s.harmful == label])
+        before = effects.baseline[chosen]
+        for what, change in ((f"{word} the direction", real), (f"{word} a random direction", random)):
+            row = paired_effect(what, change, before, names, scale=1.0, unit="nats", seed=context.seed)
+            rows.append(
+                Row(f"refusal log-odds of {kind} items, {what}", row.value, row.low, row.high, "nats", len(before))
+            )
+        made.append(
+            paired_effect(
+                f"refusal log-odds of {kind} items, {word} the direction rather than a random one",
+                real, random, names, expect, 1.0, "nats", context.seed,  # type: ignore[arg-type]
+            )
+        )  # fmt: skip
+    nan = float("nan")
+    rows.append(Row("block of the direction", float(found.block_), nan, nan, "block", len(train)))
+    return Outcome(rows, made, notes=[f"direction of norm {np.linalg.norm(direction):.3g} at block {found.block_}"])
+
+
+def passes(shape: Shape) -> list[Pass]:
+    """Means over the training prompts; every (block, position) ablated and added on the validation prompts."""
+    candidates = round(0.8 * shape.blocks) * POSITIONS
+    return [
+        Pass("training prompts", TRAIN, picture=False, kept=4 * shape.width * shape.blocks * POSITIONS),
+        Pass("validation prompts under each candidate, ablated and added", VALIDATION, 2 * candidates, picture=False),
+    ]
+
+
+POSITIONS = 5
+"""Assumed number of template tokens after the instruction."""
+
+RECIPE = Recipe(
+    name="refusal-direction",
+    title="Refusal is mediated by a single direction",
+    source="arXiv 2406.11717",
+    claim="Taking one direction out lowers refusal of harmful prompts, and adding it raises refusal of harmless ones, "
+    "each more than random directions of the same norm do.",
+    setting={
+        "models": "Llama-2-7B, Llama-3-8B, gemma-2b, Qwen-1.8B and others (text only)",
+        "data": "128 + 128 training prompts, 32 + 32 for validation",
+        "selection": "lowest refusal score under ablation, KL on harmless <= 0.1, steering score >= 0, block < 0.8 L",
+        "read": "block inputs at each template token after the instruction",
+    },
+    published=tuple(
+        Published("block of the direction", model, block, "block", CODE)
+        for model, block in (("Llama-2-7B", 14), ("Llama-3-8B", 12), ("gemma-2b", 10), ("Qwen-1.8B", 15))
+    ),
+    approximations=(
+        RefusalDirection.approximation,
+        "refusal by the log-odds of the first token; generated answers are not judged",
+    ),
+    unknown=("the published attack success rates were not read",),
+    sets=(SetUse("advbench"), SetUse("xstest")),
+    stand_in="all items",
+    take=take,
+    measure=measure,
+    passes=passes,
+    needs_pictures=False,
+)

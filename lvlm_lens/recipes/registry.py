@@ -1,0 +1,56 @@
+"""Every recipe by name.  A recipe's file holds its ``RECIPE``; it is imported when somebody asks."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from ..errors import UsageError, near_matches
+from .recipe import Recipe
+
+NAMES = (
+    "sasa",
+    "safety-layers",
+    "refusal-direction",
+    "hiddendetect",
+    "first-token",
+    "shiftdc",
+    "information-flow",
+    "siuo",
+    "mssbench",
+    "mmsafeaware",
+    "ssui",
+    "sia",
+    "coca",
+    "ecso",
+    "adashield",
+    "figstep",
+    "mm-safetybench",
+)
+"""In the order in which ``reproduce all`` runs them; the file is the name with underscores."""
+
+
+def recipe_names() -> tuple[str, ...]:
+    """The words for ``lvlm-lens reproduce``."""
+    return NAMES
+
+
+def find_recipe(name: str) -> Recipe:
+    """A recipe by name; case, blanks, hyphens and underscores do not matter.
+
+    Raises:
+        UsageError: no such recipe (with near matches).
+    """
+    word = name.strip().casefold().replace("_", "-").replace(" ", "-")
+    if word not in NAMES:
+        squeezed = {known.replace("-", ""): known for known in NAMES}
+        word = squeezed.get(word.replace("-", ""), word)
+    if word not in NAMES:
+        raise UsageError(f"no recipe {name!r}{near_matches(word, NAMES)} The recipes are {', '.join(NAMES)}, or all")
+    found = import_module(f".{word.replace('-', '_')}", __package__).RECIPE
+    assert isinstance(found, Recipe)
+    return found
+
+
+def recipes() -> list[Recipe]:
+    """All of them."""
+    return [find_recipe(name) for name in NAMES]
