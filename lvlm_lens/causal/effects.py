@@ -20,6 +20,7 @@ from ..activations.loop import Progress, run_batches
 from ..data import Sample
 from ..errors import NumericalError, UsageError
 from ..models.encode import Encoded
+from ..models.features import FeatureCache
 from ..models.lvlm import LVLM
 from .metrics import LogitsFunction, Metric, make_metric, numbers
 from .significance import bootstrap_mean, false_discovery, sign_flip_p
@@ -85,6 +86,7 @@ def measure_edits(
     metric: str | LogitsFunction | Metric = "refusal_log_odds",
     batch_size: int = 16,
     progress: Progress | None = None,
+    features: FeatureCache | None = None,
 ) -> Effects:
     """Run samples untouched and under every condition.
 
@@ -96,6 +98,7 @@ def measure_edits(
             run is the reference.
         batch_size: samples a forward; halved when memory runs out.
         progress: called after each batch.
+        features: pictures through the vision tower once, not once a condition (no edit may lie before them).
 
     Raises:
         UsageError: no conditions.
@@ -118,7 +121,7 @@ def measure_edits(
         return np.stack(found)
 
     table = np.full((1 + len(conditions), len(data)), np.nan)
-    for numbers_of, found in run_batches(model, data, work, batch_size, progress=progress):
+    for numbers_of, found in run_batches(model, data, work, batch_size, None, progress, features):
         table[:, numbers_of] = found
     return Effects(
         tuple(name for name, _ in conditions),

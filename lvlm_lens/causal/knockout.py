@@ -15,6 +15,7 @@ from ..activations.edit import Edit, knockout, window
 from ..activations.loop import Progress
 from ..data import Sample
 from ..models.encode import Encoded
+from ..models.features import FeatureCache
 from ..models.lvlm import LVLM
 from .effects import Effects, measure_edits
 from .metrics import AnswerProbability, LogitsFunction, Metric
@@ -34,8 +35,9 @@ def attention_knockout(
     metric: str | LogitsFunction | Metric | None = None,
     batch_size: int = 16,
     progress: Progress | None = None,
+    centres: Sequence[int] | None = None,
 ) -> Effects:
-    """Block each flow (source, target) in a window of ``width`` blocks around every block.
+    """Block each flow (source, target) in a window of ``width`` blocks around every block (or ``centres``).
 
     The default metric is the probability of the model's own first answer token, so that ``relative`` is the published
     quantity.  Conditions are named ``source > target @ block``, flow by flow, block by block.
@@ -43,6 +45,7 @@ def attention_knockout(
     conditions = [
         (f"{source} > {target} @ {centre}", partial(_edits, window(centre, width, model.n_blocks), source, target))
         for source, target in flows
-        for centre in range(model.n_blocks)
+        for centre in (range(model.n_blocks) if centres is None else centres)
     ]
-    return measure_edits(model, data, conditions, metric or AnswerProbability(), batch_size, progress)
+    features = FeatureCache(model)  # attention is blocked in the decoder only, so a picture's features stay
+    return measure_edits(model, data, conditions, metric or AnswerProbability(), batch_size, progress, features)

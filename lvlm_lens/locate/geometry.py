@@ -72,6 +72,26 @@ def _cka(k: np.ndarray, l: np.ndarray) -> float:  # noqa: E741
     return unbiased_hsic(k, l) / np.sqrt(own) if own > 0 else float("nan")
 
 
+def _label_ckas(gram: np.ndarray, labels: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """CKA with each row of ``labels [draw, n]``, shuffles of the labels of ``kernel``: one product for all of them.
+
+    A label kernel is ``Y Y'`` with one column a class, so ``sum(K * L)`` is ``sum_c y_c' K y_c``; class sizes, and with
+    them HSIC of the labels with themselves, are the same for every shuffle.
+    """
+    n = len(gram)
+    off = gram - np.diag(np.diag(gram))
+    trace, cross, total = np.zeros(len(labels)), np.zeros(len(labels)), 0.0
+    for value in np.unique(labels[0]):
+        y = (labels == value).astype(np.float64)  # [draw, n]
+        size = float(y[0].sum())
+        trace += ((y @ off) * y).sum(1)
+        cross += (size - 1) * (y @ off.sum(0))
+        total += size * (size - 1)
+    hsic = (trace + off.sum() * total / ((n - 1) * (n - 2)) - 2 * cross / (n - 2)) / (n * (n - 3))
+    own = unbiased_hsic(gram, gram) * unbiased_hsic(kernel, kernel)
+    return hsic / np.sqrt(own) if own > 0 else np.full(len(labels), np.nan)
+
+
 def _gram(rows: np.ndarray) -> np.ndarray:
     centred = rows.astype(np.float64) - rows.mean(0, dtype=np.float64)
     gram = centred @ centred.T
@@ -147,7 +167,6 @@ class LabelCKA(Measure):
         n = len(codes)
         masks = half_samples(groups, n, self.replicates, self.random_state)
         shuffled = permute_labels(codes, groups, self.permutations, self.random_state + 1)
-        kernels = [np.equal.outer(y, y).astype(np.float64) for y in shuffled]
         kernel = np.equal.outer(codes, codes).astype(np.float64)
         value, draws, null = [], [], []
         for _, rows in iterate(activations, n):
@@ -155,7 +174,7 @@ class LabelCKA(Measure):
             value.append(_cka(gram, kernel))
             part = [_cka(gram[np.ix_(m, m)], kernel[np.ix_(m, m)]) for m in masks]
             draws.append(_recentred(np.array(part), value[-1]))
-            null.append(np.array([_cka(gram, other) for other in kernels]))
+            null.append(_label_ckas(gram, shuffled, kernel))
         self.curve_ = self._keep(activations, value, draws, null, n, name="CKA with labels")
         return self
 

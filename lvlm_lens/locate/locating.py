@@ -51,6 +51,7 @@ class Located:
             log-odds above 0), and perceived but not refused.
         trajectories: mean lens refusal log-odds by block of refused and of answered items.
         perceived: ``[n]`` bool by sample id, for the items with a label.
+        probes: the fitted probes of ``perception`` and ``semantics`` (where there is one).
         notes: what a reader should know (items left out and why).
     """
 
@@ -60,6 +61,7 @@ class Located:
     quadrants: Sequence[Mapping[str, Any]]
     trajectories: Mapping[str, Any]
     perceived: Mapping[str, bool] = field(default_factory=dict, repr=False)
+    probes: Mapping[str, LinearProbe] = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = ()
 
 
@@ -116,6 +118,7 @@ def locate_roles(
     semantics, semantics_probe, why = _semantics(used, used_twin, y, groups, both, settings)
     expression = _expression(used, used_twin, y, groups, settings)
 
+    probes = {"perception": perception_probe}
     curves = {"perception": perception, "expression": expression, "lens_agreement": _agreement(used, groups, settings)}
     pictures = any(sample.images for sample in used.samples)
     expected = tuple(name for name in REQUIRED["perception"] if pictures or name != "image_only")
@@ -124,7 +127,7 @@ def locate_roles(
         "expression": find_role("expression", expression),
     }
     if semantics is not None and semantics_probe is not None:
-        curves["semantics"] = semantics
+        curves["semantics"], probes["semantics"] = semantics, semantics_probe
         roles["semantics"] = find_role("semantics", semantics)
         order = _order(perception, perception_probe, semantics, semantics_probe, groups, both, settings, alpha=0.05)
         if not (roles["perception"].found and roles["semantics"].found):
@@ -143,6 +146,7 @@ def locate_roles(
         quadrants=quadrant_table(used.samples, perceived, used.log_odds > 0),
         trajectories=_trajectories(used, groups, settings),
         perceived={sample.id: bool(flag) for sample, flag in zip(used.samples, perceived, strict=True)},
+        probes=probes,
         notes=tuple(notes),
     )
 
