@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from lvlm_lens.bench.llava_shape import llava_shape
-from lvlm_lens.bench.patch import PlainHooks, _task, arithmetic_minimum, cost_of_forward, patch_table
+from lvlm_lens.bench.measure import cost
+from lvlm_lens.bench.patch import PlainHooks, _task, arithmetic_minimum, patch_table, tower_flops
 from lvlm_lens.bench.peers import NNsight
 
 
@@ -28,14 +29,35 @@ def test_ours_and_peers_agree_on_every_place(model, sweep: str) -> None:
 
 
 def test_minimum_counts_what_an_exact_method_needs(model) -> None:
-    """The last block's cells need the head only; each lower block adds one block over the suffix."""
-    task = _task(model, "A", both=False)
-    base = sum(cost_of_forward(model, encoded) for encoded in task.encoded.values())
-    head = 2 * 64 * model.anatomy.vocab_size
-    linear = 2 * sum(m.weight.numel() for m in model.anatomy.blocks[0].modules() if isinstance(m, torch.nn.Linear))
-    keys = task.encoded["clean"].length
-    expected = base + 3 * head + (2 + 1) * (linear + 4 * 64 * keys)
-    assert arithmetic_minimum(task) == expected
+    """Two forwards; then the last block's cells need the head only, and each lower block adds one block."""
+    one = _task(model, "A", both=False)
+    tower = sum(tower_flops(model, encoded) for encoded in one.encoded.values())
+    length, width, hidden = one.encoded["clean"].length, 64, 64 * 43 // 16
+    linear, kv, head = 2 * (4 * width**2 + 3 * width * hidden), 2 * 2 * width**2, 2 * 64 * model.anatomy.vocab_size
+    seen, last = 4 * width * sum(range(1, length + 1)), 4 * width * length
+    base = 2 * (2 * (length * linear + seen) + length * kv + linear - kv + last + head)
+    expected = tower + base + 3 * head + (2 + 1) * (linear + last)
+    assert arithmetic_minimum(one) == expected
+
+
+@pytest.mark.parametrize("sweep", ["A", "B", "C"])
+def test_counted_work_is_never_below_the_minimum(model, sweep: str) -> None:
+    task = _task(model, sweep)
+    assert cost(task.ours).flops >= arithmetic_minimum(task)
+
+
+def test_attention_and_memory_are_counted() -> None:
+    states = torch.randn(8, 4, 512, 32)
+    found = cost(lambda: torch.nn.functional.scaled_dot_product_attention(states, states, states, is_causal=True))
+    assert found.flops == 2 * 2 * (8 * 4 * 512 * 512 * 32)  # two products of [512, 32] with [32, 512]
+    assert found.peak_bytes is None or found.peak_bytes >= states.numel() * 4  # the output at least
+
+
+def test_a_picture_that_is_replaced_as_a_whole_is_not_run_again(model) -> None:
+    task = _task(model, "C")
+    whole = cost(task.ours).flops
+    task.columns = [task.columns[0][1:]]  # a token of the picture stays: nothing can be taken over
+    assert cost(task.ours).flops > whole
 
 
 def test_table_prints_every_row() -> None:

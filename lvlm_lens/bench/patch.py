@@ -9,8 +9,10 @@ cells times the median of the cells that were timed (a subset, drawn anew in eve
 Ours is timed whole.  Rounds are interleaved: every tool runs once a round, so that a busy machine slows all.
 No cell of ours is verified inside the timing; instead the timed logits are compared with the plain hooks' on every
 cell that these ran.  The arithmetic minimum counts two forwards (vision tower once a picture, unembedding at one
-token) and, for each cell, the blocks above the patch over the tokens from the patch on: linear layers by their
-weights, attention by the keys that each query may see.
+token) and, for each cell, the blocks above the patch over the tokens that then differ from both runs: from the patch
+on, or from the end of a picture that is replaced as a whole (see :mod:`~lvlm_lens.causal.inherit`).  Linear layers
+count by their weights, attention by the keys that each query may see; of the last block, keys and values of all
+tokens and the rest at the last token.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from torch import nn
 from ..activations.sites import Site
 from ..causal.cells import SiteAxis, build_cell
 from ..causal.engine import Cell, Recording, record, resume
+from ..causal.inherit import Inheritance
 from ..errors import UsageError
 from ..models.encode import Encoded
 from ..models.lvlm import LVLM
@@ -58,13 +61,13 @@ class _Task:
         recordings: dict[str, Recording] = {}
         rows = len(next(iter(self.encoded.values())))
         for side, encoded in self.encoded.items():
-            low = used[0] if side in self.directions else None
-            recordings[side] = record(self.model, encoded, wanted, [used] * rows, low)
+            recordings[side] = record(self.model, encoded, wanted, [used] * rows, used[0])
         out: list[torch.Tensor] = []
         for recipient in self.directions:
             donor = recordings["corrupted" if recipient == "clean" else "clean"]
+            inheritance = Inheritance(donor, recordings[recipient])
             cells: list[Cell] = [
-                build_cell(SiteAxis("resid_post"), [block], row, columns, donor, columns)
+                build_cell(SiteAxis("resid_post"), [block], row, columns, donor, columns, inheritance=inheritance)
                 for block in range(self.model.n_blocks)
                 for columns in self.columns
                 for row in range(rows)
@@ -94,22 +97,40 @@ def _task(model: LVLM, sweep: str, pairs: int = 1, both: bool = True) -> _Task:
 def arithmetic_minimum(task: _Task) -> int:
     """FLOPs that no exact method can avoid; see the module's docstring."""
     model, anatomy = task.model, task.model.anatomy
-    base = sum(cost_of_forward(model, encoded) for encoded in task.encoded.values())
-    linear = 2 * sum(m.weight.numel() for m in anatomy.blocks[0].modules() if isinstance(m, nn.Linear))  # a token
+    n, last = model.n_blocks, task.encoded["clean"].layouts[0].last
+    linear, kv = _linear_flops(model)
     head = 2 * anatomy.d_model * anatomy.vocab_size
-    total = base
-    layouts = task.encoded["clean"].layouts
+    a_key = 4 * anatomy.n_heads * anatomy.head_dim
+
+    def blocks_above(block: int, first: int) -> int:
+        """Blocks ``block + 1`` to the last over the tokens ``first`` to the last one, then the unembedding."""
+        above, tokens = n - 1 - block, last + 1 - first
+        if not above:
+            return head
+        inner = tokens * linear + a_key * sum(range(first + 1, last + 2))  # keys read by all queries of the suffix
+        return (above - 1) * inner + tokens * kv + linear - kv + a_key * (last + 1) + head
+
+    rows, whole = len(task.encoded["clean"]), task.encoded["clean"].layouts[0].images[0]
+    total = sum(tower_flops(model, encoded) for encoded in task.encoded.values()) + 2 * rows * blocks_above(-1, 0)
     for _, block, columns in task.places:
-        tokens = layouts[0].last + 1 - min(columns)
-        seen = sum(range(min(columns) + 1, layouts[0].last + 2))  # keys read by all queries of the suffix
-        attention = 4 * anatomy.n_heads * anatomy.head_dim * seen
-        total += len(layouts) * ((model.n_blocks - 1 - block) * (tokens * linear + attention) + head)
+        # above a picture that was replaced as a whole, its states are the donor's, which are known
+        total += rows * blocks_above(block, max(columns) + 1 if columns == whole else min(columns))
     return total
 
 
-def cost_of_forward(model: LVLM, encoded: Encoded) -> int:
-    """Counted FLOPs of one plain forward with the unembedding at the last token only."""
-    return cost(lambda: model.logits(encoded)).flops
+def _linear_flops(model: LVLM) -> tuple[int, int]:
+    """FLOPs a token of one block's linear layers: of all of them, and of those that make keys and values."""
+    sizes = {name: m.weight.numel() for name, m in model.anatomy.blocks[0].named_modules() if isinstance(m, nn.Linear)}
+    keys = [size for name, size in sizes.items() if name.endswith(("k_proj", "v_proj"))]
+    return 2 * sum(sizes.values()), 2 * sum(keys)
+
+
+def tower_flops(model: LVLM, encoded: Encoded) -> int:
+    """Counted FLOPs of the vision tower and the projector on the pictures of a batch."""
+    network: Any = model.model
+    pixels = model.forward_inputs(encoded)["pixel_values"]
+    with torch.inference_mode():
+        return cost(lambda: network.model.get_image_features(pixel_values=pixels)).flops
 
 
 def bench_patch(

@@ -22,6 +22,7 @@ from ..errors import DataError, SiteError, UsageError, near_matches
 from ..models.anatomy import Anatomy
 from ..models.positions import Atom, Layout, Positions
 from .engine import Cell, Recording, Write
+from .inherit import Inheritance
 
 Direction = Literal["denoise", "noise"]
 PER_HEAD = ("z", "q", "k", "v")
@@ -191,8 +192,11 @@ def build_cell(
     donor_columns: tuple[int, ...],
     random_from: Recording | None = None,
     seed: int = 0,
+    inheritance: Inheritance | None = None,
 ) -> Cell:
     """The cell that writes a donor's values into some blocks of a row.
+
+    ``inheritance`` lets it take over the donor's prefix where the writes make the two equal.
 
     With ``random_from`` (the recording of the recipient itself) the change has the size of the real one
     at each position and a random direction instead: the null of a patch.
@@ -205,7 +209,10 @@ def build_cell(
             own = partial(random_from.take, site, row, columns, axis.head)
             take = partial(_random_direction, take, own, seed + block)
         writes.append(Write(site, columns, take, axis.head))
-    return Cell(row, tuple(writes))
+    shared = None
+    if inheritance is not None and random_from is None:
+        shared = inheritance.of(axis.name, row, columns, donor_columns)
+    return Cell(row, tuple(writes), shared)
 
 
 def _random_direction(donor: partial[torch.Tensor], own: partial[torch.Tensor], seed: int) -> torch.Tensor:

@@ -11,7 +11,8 @@ nothing before ``p``.  So:
 3. :func:`resume` walks the blocks upward once for all cells with the same suffix, a wavefront: a cell joins at the
    block it changes, with the recorded residual of its suffix.  The model's own blocks are called, with their own
    arguments cut to the suffix, and a stand-in for the cache that puts the recorded keys and values of the earlier
-   positions before the new ones.  Final norm and unembedding see the last row only.
+   positions before the new ones.  The last block's
+   MLP, the final norm and the unembedding see the last token only.
 4. Cells of one recorded row share its prefix, so several suffixes are laid one behind the other in a single sequence,
    under a mask that keeps them apart: the prefix is read once for all of them, not copied once a cell.
 
@@ -23,11 +24,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import DynamicCache
 
 from ..activations.capture import eager_blocks
@@ -59,11 +61,21 @@ class Write:
 
 
 @dataclass(frozen=True)
+class Inherited:
+    """The writes of a cell make its columns before ``stop`` those of another recorded row; see :mod:`.inherit`."""
+
+    recording: Recording
+    row: int
+    stop: int
+
+
+@dataclass(frozen=True)
 class Cell:
     """One intervention on one recorded row: everything that is written in it."""
 
     row: int
     writes: tuple[Write, ...]
+    inherits: Inherited | None = None
 
     @property
     def entry(self) -> int:
@@ -255,15 +267,16 @@ def suffix_starts(rec: Recording) -> torch.Tensor:
         reach = torch.maximum(reach, furthest.cpu())
     # nothing reads the output of padding
     reach = torch.where(rec.attended.cpu(), reach, torch.arange(rec.length))
-    starts = torch.arange(rec.length).repeat(rec.rows, 1)
-    for row in range(rec.rows):
-        furthest, start = -1, 0
-        for position in range(rec.length):  # a suffix may begin where no earlier query reads beyond it
+    starts = []
+    for far in reach.tolist():
+        own, furthest, start = [], -1, 0
+        for position, reached in enumerate(far):  # a suffix may begin where no earlier query reads beyond it
             if furthest < position:
                 start = position
-            starts[row, position] = start
-            furthest = max(furthest, int(reach[row, position]))
-    return starts
+            own.append(start)
+            furthest = max(furthest, reached)
+        starts.append(own)
+    return torch.tensor(starts)
 
 
 def _is_mask(call: dict[str, Any]) -> bool:
@@ -281,14 +294,7 @@ def resume(
 
     ``max_tokens`` bounds the tokens of one wave; it is halved when memory runs out.
     """
-    starts = suffix_starts(rec)
-    groups: dict[tuple[int, int], list[int]] = {}
-    for number, cell in enumerate(cells):
-        first = min(int(starts[cell.row, p]) for w in cell.writes for p in w.positions)
-        if first < rec.low:
-            raise NumericalError(f"a change reaches back to column {first}; residuals were kept from {rec.low} on")
-        groups.setdefault((first, rec.last[cell.row] + 1), []).append(number)
-    for (start, end), numbers in groups.items():
+    for (start, end), numbers in _groups(rec, cells).items():
         numbers.sort(key=lambda n: (cells[n].entry, cells[n].row))
         todo = list(numbers)
         while todo:
@@ -305,6 +311,21 @@ def resume(
             todo = todo[len(wave) :]
 
 
+def _groups(rec: Recording, cells: Sequence[Cell]) -> dict[tuple[int, int], list[int]]:
+    """Numbers of cells by their suffix ``start, end``."""
+    starts = suffix_starts(rec).tolist()
+    groups: dict[tuple[int, int], list[int]] = {}
+    for number, cell in enumerate(cells):
+        if cell.inherits is not None:
+            first = cell.inherits.stop
+        else:
+            first = min(starts[cell.row][p] for w in cell.writes for p in w.positions)
+        if first < rec.low:
+            raise NumericalError(f"a change reaches back to column {first}; residuals were kept from {rec.low} on")
+        groups.setdefault((first, rec.last[cell.row] + 1), []).append(number)
+    return groups
+
+
 def _wave(model: LVLM, rec: Recording, cells: Sequence[Cell], start: int, end: int) -> torch.Tensor:
     """Logits ``[n, vocab]`` of cells, sorted by entry, that share the suffix ``start .. end``."""
     span, n_blocks = end - start, model.n_blocks
@@ -318,12 +339,17 @@ def _wave(model: LVLM, rec: Recording, cells: Sequence[Cell], start: int, end: i
     return model.anatomy.lens(hidden[:, -1]).float()
 
 
+def _own_writes(cell: Cell) -> tuple[Write, ...]:
+    """What is written inside the cell's suffix: nothing where the writes became its prefix."""
+    return cell.writes if cell.inherits is None else ()
+
+
 def _enter(rec: Recording, cells: Sequence[Cell], block: int, start: int, end: int) -> torch.Tensor:
     """What enters ``block`` in each cell ``[n, S, d]``: the recorded residual, with resid_post writes below it."""
     rows = torch.tensor([cell.row for cell in cells], device=rec.pre[block].device)
     hidden = rec.pre[block][rows, start - rec.low : end - rec.low]  # [n, S, d], a copy
     for number, cell in enumerate(cells):
-        for write in cell.writes:
+        for write in _own_writes(cell):
             if write.site == Site("resid_post", block - 1):
                 at = torch.tensor(write.positions, device=hidden.device)
                 value = write.value().to(hidden)
@@ -338,17 +364,21 @@ def _run_block(
 ) -> torch.Tensor:
     """One block over the suffixes of all joined cells: ``[n, S, d]`` in and out."""
     n, span, width = hidden.shape
-    by_row: dict[int, list[int]] = {}
+    by_row: dict[tuple[int, int, int], list[int]] = {}  # cells over one prefix: its recording, its row, the cell's row
+    sources: dict[int, Recording] = {}
     for number, cell in enumerate(cells):
-        by_row.setdefault(cell.row, []).append(number)
+        source, there = (cell.inherits.recording, cell.inherits.row) if cell.inherits else (rec, cell.row)
+        sources[id(source)] = source
+        by_row.setdefault((id(source), there, cell.row), []).append(number)
     # suffixes laid behind each other cost c * S masked keys a query; d / 4 of them are nothing beside the MLP
     most = max(1, max(map(len, by_row.values())))
     pack = max(1, min(most, width // 4 // span)) if start else 1
     pack = -(-most // -(-most // pack))  # as even as it can be, so that few places stay empty
-    chunks = [(row, own[i : i + pack]) for row, own in by_row.items() for i in range(0, len(own), pack)]
+    chunks = [(key, own[i : i + pack]) for key, own in by_row.items() for i in range(0, len(own), pack)]
     places = torch.tensor([[*own, *[own[0]] * (pack - len(own))] for _, own in chunks], device=hidden.device)  # [B, c]
     where = {number: b * pack + k for b, (_, own) in enumerate(chunks) for k, number in enumerate(own)}
-    rows = torch.tensor([row for row, _ in chunks], device=hidden.device)  # [B]
+    rows = torch.tensor([row for (_, _, row), _ in chunks], device=hidden.device)  # [B]
+    prefixes = [(sources[source], there) for (source, there, _), _ in chunks]
     packed = hidden[places.flatten()].reshape(len(chunks), pack * span, width)  # [B, c * S, d]
 
     call = {k: _cut(k, v, rows, start, end, pack) for k, v in rec.calls[block].items()}
@@ -358,7 +388,8 @@ def _run_block(
         call["cross_attention_states"], keys, values = None, rec.keys[block][rows], rec.values[block][rows]
     else:
         call["attention_mask"] = _mask(rec.calls[block].get("attention_mask"), rows, start, end, pack, packed)
-        keys, values = (_prefix(kv, rows, stop) for kv in (rec.keys[block], rec.values[block]))
+        keys = _prefix([(source.keys[block], there) for source, there in prefixes], stop)
+        values = _prefix([(source.values[block], there) for source, there in prefixes], stop)
     cache = _Prefix(keys, values)
     call["past_key_values"], call["use_cache"] = cache, True
     if "past_key_value" in rec.calls[block]:
@@ -372,10 +403,12 @@ def _run_block(
     writes = [
         (where[number] * span - start, write, number)
         for number, cell in enumerate(cells)
-        for write in cell.writes
+        for write in _own_writes(cell)
         if write.site.block == block
     ]
-    with _writing(model, writes, values_of):
+    ends = [k * span - 1 for k in range(1, pack + 1)]
+    last = _mlp_at(model, block, ends) if block == model.n_blocks - 1 and span > 1 else nullcontext()
+    with last, _writing(model, writes, values_of):
         out = _first(model.anatomy.blocks[block](packed, **call)).reshape(len(chunks) * pack, span, width)
     out = out[[where[number] for number in range(n)]]  # [n, S, d]
     if block in rec.added:
@@ -384,11 +417,41 @@ def _run_block(
     return out
 
 
-def _prefix(kept: torch.Tensor, rows: torch.Tensor, stop: int) -> torch.Tensor:
+@contextmanager
+def _mlp_at(model: LVLM, block: int, columns: list[int]) -> Iterator[None]:
+    """Let a block's MLP see some columns only; in the last block nothing but the last token of a suffix is read."""
+    mlp = getattr(model.anatomy.blocks[block], model.anatomy.family.mlp, None)
+    if mlp is None or isinstance(mlp, nn.Linear):  # a family that has its MLP's layers in the block itself
+        yield
+        return
+    width: list[int] = []
+
+    def entering(module: Any, args: Any) -> Any:
+        width[:] = [args[0].shape[1]] if args and args[0].ndim == 3 else []
+        return (args[0][:, columns], *args[1:]) if width else None
+
+    def leaving(module: Any, args: Any, output: Any) -> Any:
+        if not width:
+            return None
+        found = _first(output)
+        spread = found.new_zeros(found.shape[0], width[0], found.shape[-1])
+        spread[:, columns] = found
+        return (spread, *output[1:]) if isinstance(output, tuple) else spread
+
+    handles = [mlp.register_forward_pre_hook(entering), mlp.register_forward_hook(leaving)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _prefix(kept: Sequence[tuple[torch.Tensor, int]], stop: int) -> torch.Tensor:
     """Recorded keys or values before the suffix ``[B, kv_heads, P, head_dim]``; a view where one row is meant."""
-    if bool((rows == rows[0]).all()):
-        return kept[int(rows[0]), :, :stop].expand(len(rows), -1, -1, -1)
-    return kept[rows, :, :stop]
+    first, row = kept[0]
+    if all(one is first and there == row for one, there in kept):
+        return first[row, :, :stop].expand(len(kept), -1, -1, -1)
+    return torch.stack([one[there, :, :stop] for one, there in kept])
 
 
 def _cut(name: str, value: Any, rows: torch.Tensor, start: int, end: int, pack: int) -> Any:

@@ -26,6 +26,7 @@ from ..models.positions import Layout, Positions
 from .cells import Group, SiteAxis, build_cell, position_groups, site_axis
 from .engine import UNRESUMABLE, Cell, Recording, full, obstacle, record, resume
 from .grid import GridFolder, PatchGrid, _empty
+from .inherit import Inheritance
 from .metrics import LogitsFunction, Metric, make_metric, numbers
 
 Progress = Callable[[int, int], None]
@@ -275,7 +276,9 @@ def _run(plan: _Plan, pairs: Sequence[Pair], verify: int) -> _Batch:
         is_recipient = other in plan.directions
         low = 0 if flow & _LOOKS_BACK else min(row[0] for row in columns)
         wanted = sites if plan.null or not is_recipient or len(plan.directions) == 2 else []
-        recordings[side] = record(model, encoded[side], wanted, columns, low if resumable and is_recipient else None)
+        spans = any(len(own) > 1 for row in places[side] for own in row)  # a donor's prefix may stand in for a span
+        kept = low if resumable and (is_recipient or spans) else None
+        recordings[side] = record(model, encoded[side], wanted, columns, kept)
     reason = _why_full(plan, recordings, resumable)
     baseline = {side: rec.logits for side, rec in recordings.items()}
     for side, logits in baseline.items():
@@ -371,6 +374,7 @@ def _cells(
     """Cells of one direction, each with its place (draw, site, block, position, pair) in the grid."""
     model = plan.model
     where, cells = [], []
+    inheritance = Inheritance(recordings[donor], recordings[recipient])
     for row in range(len(places[donor])):
         for g in range(len(plan.groups)):
             columns, source = places[recipient][row][g], places[donor][row][g]
@@ -387,7 +391,8 @@ def _cells(
                         span = range(block, min(block + plan.window, model.n_blocks))
                         own = recordings[recipient] if draw else None
                         seed = hash((plan.seed, draw, s, block, g, row)) % 2**31
-                        cells.append(build_cell(axis, span, row, columns, recordings[donor], source, own, seed))
+                        donors = recordings[donor]
+                        cells.append(build_cell(axis, span, row, columns, donors, source, own, seed, inheritance))
                         where.append((draw, s, block, g, row))
     return where, cells
 
