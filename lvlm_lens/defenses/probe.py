@@ -47,6 +47,10 @@ class LogisticProbe:
             )
         if not np.isfinite(rows).all():
             raise NumericalError("the probe's features hold NaN or infinity; run the model in float32 or bfloat16")
+        if (rows == rows[0]).all():  # nothing varies, so nothing is learnt but the share of the classes
+            self.coef_ = np.zeros(rows.shape[1])
+            self.intercept_ = 0.0 if self.balanced else float(np.log(counts[1] / counts[0]))
+            return self
         weights = torch.from_numpy(len(codes) / (2 * counts))[codes][None] if self.balanced else None  # [1, sample]
         data = span(torch.from_numpy(rows), standardize=self.standardize)
         targets = torch.from_numpy(codes.astype(np.float64))[None, None]  # [1 problem, 1 class, sample]

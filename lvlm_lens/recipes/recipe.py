@@ -233,7 +233,7 @@ class RecipeResult:
 
     def table(self) -> list[dict[str, Any]]:
         """Measured and published values under one another, by quantity: the comparison table."""
-        here = f"{self.model}, {self.material.name}" + (" (stand-in)" if self.material.stand_in else "")
+        here = f"{self.model} on {self.material.name}" + (" (stand-in)" if self.material.stand_in else "")
         rows: list[dict[str, Any]] = []
         order = dict.fromkeys([row.what for row in self.outcome.rows] + [p.what for p in self.recipe.published])
         for what in order:
@@ -315,9 +315,9 @@ def claim_verdict(outcome: Outcome) -> Verdict:
     missing = [effect for effect in outcome.effects if not effect.holds]
     if not missing:
         return Verdict("reproduced", said)
-    open_ones = [e for e in missing if e.low <= e.bound <= e.high]
-    how = "the interval holds both sides" if len(open_ones) == len(missing) else "the effect is on the other side"
-    return Verdict("not reproduced", f"{said} ({how} for {', '.join(e.what for e in missing)})")
+    words = {True: "open, the interval holds both sides", False: "on the other side"}
+    why = [f"{effect.what}: {words[effect.low <= effect.bound <= effect.high]}" for effect in missing]
+    return Verdict("not reproduced", f"{said} ({'; '.join(why)})")
 
 
 def paired_effect(

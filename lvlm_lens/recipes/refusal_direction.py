@@ -6,13 +6,15 @@ harmless ones, and a random direction of the same norm should do neither.  Read 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
-import torch
 
 from ..causal.directions import direction_effects
-from ..data import Dataset
-from ..defenses.detectors import RefusalDirection, residual
+from ..causal.refusal_direction import candidate_directions, select_refusal_direction
+from ..data import Dataset, Sample
 from ..defenses.sasa_report import parts_of
+from ..locate.statistics import group_folds
 from .context import Context, Material, groups
 from .cost import Pass, Shape
 from .recipe import Outcome, Published, Recipe, Row, SetUse, paired_effect
@@ -32,31 +34,49 @@ def measure(context: Context, material: Material) -> Outcome:
     """Direction from the training part; ablation and addition on the test part, beside random directions."""
     train, test = parts_of(material.data, context.limit, context.limit, context.seed)
     context.tell(f"direction from {len(train)} items")
-    folds = max(2, min(4, len(set(groups(train)))))
-    chooser = RefusalDirection(batch_size=context.batch_size, folds=folds, random_state=context.seed)
-    found = chooser.fit(context.model, train)
-    labels = np.array([int(sample.harmful or 0) for sample in train])
-    states = residual(context.model, train, found.block_, context.batch_size, found.site).astype(np.float64)
-    direction = states[labels == 1].mean(0) - states[labels == 0].mean(0)  # [d_model], the published r, not unit length
-    context.tell(f"ablation and addition at block {found.block_} on {len(test)} items")
+    fit, validation = _halves(train, context.seed)
+    context.tell(f"direction from {len(train)} items, every candidate ablated and added")
+    chosen = select_refusal_direction(
+        context.model, fit, validation, random_directions=0, batch_size=context.batch_size, seed=context.seed
+    )
+    notes = [f"{sum(row['passes'] for row in chosen.candidates)} of {len(chosen.candidates)} candidates pass the rule"]
+    nan = float("nan")
+    rows = []
+    if chosen.chosen is not None and chosen.direction is not None:
+        block, direction = int(chosen.chosen["source_block"]), chosen.direction
+        rows = [
+            Row("block of the direction", float(block), nan, nan, "block", len(train)),
+            Row("position of the direction", float(chosen.chosen["position"]), nan, nan, "token", len(train)),
+        ]
+    else:
+        best = min(chosen.candidates, key=lambda row: row["ablation"])
+        block = int(best["source_block"])
+        direction = candidate_directions(context.model, *fit, -best["position"], context.batch_size)[
+            -1 - best["position"], block
+        ]
+        notes.append(
+            f"so the direction with the lowest ablation score is taken, of token {best['position']}, block {block} "
+            f"(KL {best['kl']:.2g}, steering score {best['steering']:.2g})"
+        )
+    context.tell(f"ablation and addition at block {block} on {len(test)} items")
     effects = direction_effects(
         context.model,
         test,
-        torch.from_numpy(direction).float(),
-        found.block_,
+        direction,
+        block,
         random_directions=RANDOM,
         batch_size=context.batch_size,
         seed=context.seed,
     )
     values = dict(zip(effects.names, effects.values, strict=True))
-    made, rows = [], []
+    made = []
     for word, label, expect in (("ablate", 1, "below"), ("add", 0, "above")):
-        chosen = np.array([sample.harmful == label for sample in test])
-        real = values[word if word == "ablate" else "add 1"][chosen]
-        random = np.mean([values[f"{word} random {k}"][chosen] for k in range(RANDOM)], axis=0)
+        rows_of = np.array([sample.harmful == label for sample in test])
+        real = values[word if word == "ablate" else "add 1"][rows_of]
+        random = np.mean([values[f"{word} random {k}"][rows_of] for k in range(RANDOM)], axis=0)
         kind = "harmful" if label else "harmless"
         names = groups([s for s in test if s.harmful == label])
-        before = effects.baseline[chosen]
+        before = effects.baseline[rows_of]
         for what, change in ((f"{word} the direction", real), (f"{word} a random direction", random)):
             row = paired_effect(what, change, before, names, scale=1.0, unit="nats", seed=context.seed)
             rows.append(
@@ -68,9 +88,20 @@ def measure(context: Context, material: Material) -> Outcome:
                 real, random, names, expect, 1.0, "nats", context.seed,  # type: ignore[arg-type]
             )
         )  # fmt: skip
-    nan = float("nan")
-    rows.append(Row("block of the direction", float(found.block_), nan, nan, "block", len(train)))
-    return Outcome(rows, made, notes=[f"direction of norm {np.linalg.norm(direction):.3g} at block {found.block_}"])
+    return Outcome(rows, made, notes=[*notes, f"direction of norm {float(direction.norm()):.3g}"])
+
+
+def _halves(train: Sequence[Sample], seed: int) -> list[tuple[list[Sample], list[Sample]]]:
+    """(harmful, harmless) to form the means, and as many to judge them by, no group in both."""
+    labels = np.array([int(sample.harmful or 0) for sample in train])
+    side = group_folds(labels, groups(train), 2, seed)
+    return [
+        (
+            [s for s, k in zip(train, side, strict=True) if k == half and s.harmful == 1],
+            [s for s, k in zip(train, side, strict=True) if k == half and s.harmful == 0],
+        )
+        for half in (0, 1)
+    ]
 
 
 def passes(shape: Shape) -> list[Pass]:
@@ -102,7 +133,8 @@ RECIPE = Recipe(
         for model, block in (("Llama-2-7B", 14), ("Llama-3-8B", 12), ("gemma-2b", 10), ("Qwen-1.8B", 15))
     ),
     approximations=(
-        RefusalDirection.approximation,
+        "half of the training part forms the means, half judges the candidates",
+        "where no candidate passes the rule, the one with the lowest ablation score is taken, and the notes say so",
         "refusal by the log-odds of the first token; generated answers are not judged",
     ),
     unknown=("the published attack success rates were not read",),

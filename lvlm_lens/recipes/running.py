@@ -8,6 +8,7 @@ seed is refused with the difference.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -160,7 +161,8 @@ def _run(recipe: Recipe, context: Context, place: RunFolder, command: list[str] 
     start = time.perf_counter()
     result: RecipeResult = recipe.run(context)
     found = result.to_dict()
-    figures = {**result.outcome.figures, "comparison": plot_comparison(result.table(), recipe.title)}
+    short = [row | {"where": row["where"] if row["n"] is None else result.model} for row in found["table"]]
+    figures = {**result.outcome.figures, "comparison": plot_comparison(short, recipe.title)}
     found["figures"] = [file for name, figure in figures.items() for file in save_figure(figure, place.path, name)]
     found["seconds"] = round(time.perf_counter() - start, 2)
     found["provenance"] = {"model": context.model.provenance(), **environment(context.seed, command)}
@@ -193,8 +195,6 @@ def data_of(recipe: Recipe, root: str | None) -> dict[str, str]:
 
 
 def _there(found: DatasetCard, root: str | None) -> str:
-    import os
-
     if root is None and DATA_ROOT not in os.environ:
         return "no root"
     try:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..causal.scaled_blocks import sharpen_range
 from ..data import Dataset
+from ..evaluate.rates import wilson
 from ..locate.angular_gap import AngularGap
 from ..locate.evidence import gather
 from ..locate.locating import group_names, harm_labels
@@ -16,8 +18,10 @@ from ..locate.statistics import interval
 from ..plots.curves import plot_curve
 from .context import Context, Material
 from .cost import Pass, Shape, published_items
-from .recipe import Effect, Outcome, Published, Recipe, Row, SetUse
+from .recipe import Effect, Outcome, Published, Recipe, Row, SetUse, rate_row
 
+FACTOR = 1.15
+"""Of the weights; the paper takes about 1.1 to 1.2."""
 THIRD_PARTY = "independent reading of the paper (third party), range of blocks"
 
 
@@ -55,26 +59,39 @@ def measure(context: Context, material: Material) -> Outcome:
         Row("largest angular gap", float(curve.value[best]), float(curve.low[best]), float(curve.high[best]),
             "radians", len(samples)),
     ]  # fmt: skip
-    nan = float("nan")
-    if gap.range_ is not None:
-        rows += [
-            Row("first range begins", float(gap.range_[0]), nan, nan, "block", len(samples)),
-            Row("first range ends", float(gap.range_[1]), nan, nan, "block", len(samples)),
-        ]
-    notes = [] if gap.range_ is not None else ["no block's gap exceeds shuffled labels: there is no first range"]
+    notes = []
     figure = plot_curve(curve, context.model.n_blocks, title="Angular gap, normal and malicious")
+    if gap.range_ is None:
+        notes.append("no block's gap exceeds shuffled labels: there is no first range, and none was sharpened")
+    else:
+        harmless = [sample for sample in samples if sample.harmful == 0]
+        first = gap.range_[0], gap.range_[1] + 1
+        context.tell(f"sharpening from blocks {gap.range_[0]} to {gap.range_[1]} on {len(harmless)} harmless prompts")
+        found = sharpen_range(context.model, harmless, first, FACTOR, context.batch_size)
+        nan = float("nan")
+        for what, block in (
+            ("first range begins", gap.range_[0]), ("first range ends", gap.range_[1]),
+            ("safety layers begin", found.start), ("safety layers end", found.stop - 1),
+        ):  # fmt: skip
+            rows.append(Row(what, float(block), nan, nan, "block", len(samples)))
+        for what, count in (("as it is", found.base), ("range scaled", found.refusals)):
+            rows.append(rate_row(f"harmless prompts refused, {what}", wilson(count, found.n)))
     return Outcome(rows, effects, {"angular_gap": figure}, notes)
 
 
 def passes(shape: Shape) -> list[Pass]:
-    """One forward a prompt, every block's output at the last token kept."""
-    return [Pass("prompts", published_items("advbench"), 2, picture=False, kept=2 * 4 * shape.blocks * shape.width)]
+    """One forward a prompt, every block's output at the last token kept; then both ends of the range moved."""
+    safe = published_items("xstest", "label_joint=safe")
+    return [
+        Pass("prompts", published_items("advbench"), 2, picture=False, kept=2 * 4 * shape.blocks * shape.width),
+        Pass("harmless prompts under each range, at most", safe, 2 * shape.blocks, picture=False),
+    ]
 
 
 def _range(model: str, begins: float, ends: float) -> tuple[Published, Published]:
     return (
-        Published("first range begins", model, begins, "block", THIRD_PARTY),
-        Published("first range ends", model, ends, "block", THIRD_PARTY),
+        Published("safety layers begin", model, begins, "block", THIRD_PARTY),
+        Published("safety layers end", model, ends, "block", THIRD_PARTY),
     )
 
 
@@ -98,10 +115,13 @@ RECIPE = Recipe(
     ),
     approximations=(
         "all pairs of different groups in place of 500 random ones, which estimate the same mean",
-        "the range is widened by no sharpening: the second half of the published search is not run here",
+        "sharpening, by a factor of 1.15, counts refusals by the first token on the harmless prompts at hand",
         "Llama-3-8B is given as 6 or 7 to 12; 6 stands in the table",
     ),
-    unknown=("whether the published ranges count blocks from 0 or from 1", "the published prompts, file by file"),
+    unknown=(
+        "whether the published ranges count blocks from 0 or from 1, and whether the end is inside",
+        "the published prompts, file by file",
+    ),
     sets=(SetUse("xstest"),),
     stand_in="all items",
     take=take,

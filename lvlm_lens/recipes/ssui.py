@@ -8,6 +8,7 @@ from ..data import Dataset, Sample
 from ..data.registry import load_dataset
 from ..defenses.base import prompt_text
 from ..defenses.ssui_icl import SSUIInContext
+from ..errors import DataError
 from .context import Context, Material, groups
 from .cost import ANSWER_TOKENS, Pass, Shape
 from .recipe import Outcome, Published, Recipe, SetUse, paired_effect, rate_row
@@ -33,6 +34,8 @@ def measure(context: Context, material: Material) -> Outcome:
         names = list(dict.fromkeys(groups(unsafe)))
         pool = [s for s, name in zip(unsafe, groups(unsafe), strict=True) if names.index(name) % 2 == 0]
         left = [s for s, name in zip(unsafe, groups(unsafe), strict=True) if names.index(name) % 2 == 1]
+    if not pool or not left:
+        raise DataError(f"{len(pool)} unsafe items for examples and {len(left)} to test; both are needed")
     test = context.some(left)
     pool = _captioned(context, context.some(pool))
     # the defence asks for both classes; a harmless item without a reply is never an example
