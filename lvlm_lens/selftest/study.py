@@ -1,0 +1,206 @@
+"""Many constructed models, tabulated: does each measure return the truth as often as it says?
+
+Models of all kinds (:data:`~.plan.KINDS`) come by turns; a quarter of the models with all three roles have a gap of
+exactly two blocks, for the power of the order test.  For each measure and sample size, with Wilson 95 % intervals:
+
+* *within one block*: share of models that have what is measured in which it is found, and its onset is at most one
+  block off; a model in which it is not found counts as a failure;
+* *inside*: share of the found ones whose interval holds the true block, and the mean *width* of that interval, in
+  blocks beyond the first;
+* *error*: mean distance of onset and truth of the found ones, blocks;
+* *false alarms*: share of the models that do not have it in which it is found.
+
+For the order test: *level*, the share of models in which perception is not earlier than semantics and the test says
+it is (p below 0.05; a test that was not made does not reject), and *power*, the same share where semantics comes
+exactly two blocks later.
+
+Targets are held against the largest sample size, by the share itself and not by its interval: within one block in 95 %;
+inside in 90 to 98 %, or above 98 % where the interval is on average less than half a block wider than a single
+block and so cannot be narrowed; false alarms and level at most 5 %; power at least 90 %.  A target that no model could
+test is ``None``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from ..errors import UsageError
+from ..locate.locating import share
+from .plan import Plan, draw_plan
+from .trial import Ordered, Outcome, Trial, error, inside, mean, run_trial, width
+
+TURNS: tuple[tuple[str, int | None], ...] = (
+    ("all", 2), ("tied", None), ("nothing", None), ("all", None), ("no_semantics", None), ("reversed", None),
+    ("no_expression", None), ("all", 2), ("nothing", None), ("tied", None),
+)  # fmt: skip
+"""Kinds of ten models, with the gap where it is fixed."""
+
+PAIRS = (50, 100, 200)
+MODELS = 40
+
+
+def plans(models: int, seed: int) -> Iterator[Plan]:
+    """The plans of a study: model ``k`` has the plan seed ``1000 * seed + k``."""
+    for number in range(models):
+        kind, gap = TURNS[number % len(TURNS)]
+        yield draw_plan(1000 * seed + number, kind, gap)
+
+
+def run_study(
+    models: int = MODELS,
+    pairs: Sequence[int] = PAIRS,
+    seed: int = 1,
+    replicates: int = 300,
+    permutations: int = 30,
+    tell: Callable[[str, int, int], None] | None = None,
+) -> dict[str, Any]:
+    """Run the study.
+
+    Args:
+        models: number of constructed models; the measures beside the three of ``locate_roles`` are asked of every
+            second one, and only at the largest sample size.
+        pairs: sample sizes, pairs of one harmful and one harmless item.
+        seed: of the study; seeds below 1 were used while the locators were written.
+        replicates, permutations: of intervals and nulls.
+        tell: called with ("models", done, all).
+
+    Returns:
+        JSON-ready: ``measures`` (rows), ``order_test`` (rows), ``standing`` by measure, settings, and every trial.
+    """
+    sizes = tuple(sorted(set(int(size) for size in pairs)))
+    if models < 1 or not sizes or sizes[0] < 20:
+        raise UsageError(f"{models} models of {list(pairs)} pairs; a study needs a model and at least 20 pairs")
+    trials = []
+    for number, plan in enumerate(plans(models, seed)):
+        trials.append(run_trial(plan, sizes, replicates, permutations, others=_asks_others(number)))
+        if tell is not None:
+            tell("models", number + 1, models)
+    return {
+        "models": models, "pairs": list(sizes), "seed": seed, "replicates": replicates, "permutations": permutations,
+        "seconds": sum(trial.seconds for trial in trials), **tabulate(trials, sizes),
+        "trials": [trial.to_dict() for trial in trials],
+    }  # fmt: skip
+
+
+def _asks_others(number: int) -> bool:
+    """Every second model, so chosen that all places of :data:`TURNS` come up."""
+    return (number + number // len(TURNS)) % 2 == 0
+
+
+def tabulate(trials: Sequence[Trial], sizes: Sequence[int]) -> dict[str, Any]:
+    """Rows by measure and sample size, rows of the order test, standing by measure."""
+    outcomes = [outcome for trial in trials for outcome in trial.outcomes]
+    names = list(dict.fromkeys(outcome.measure for outcome in outcomes))
+    rows = []
+    for name in names:
+        for size in sizes:
+            own = [outcome for outcome in outcomes if outcome.measure == name and outcome.pairs == size]
+            if own:
+                rows.append(_measure_row(name, size, own))
+    ordered = [row for trial in trials for row in trial.ordered]
+    order = [_order_row(size, [row for row in ordered if row.pairs == size]) for size in sizes]
+    largest = max(sizes)
+    standing = {row["measure"]: _standing(row["targets"]) for row in rows if row["pairs"] == largest}
+    standing["order_test"] = _standing(order[-1]["targets"])
+    return {"measures": rows, "order_test": order, "standing": standing}
+
+
+def _measure_row(name: str, size: int, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    present = [outcome for outcome in outcomes if outcome.truth is not None]
+    found = [outcome for outcome in present if outcome.found]
+    absent = [outcome for outcome in outcomes if outcome.truth is None]
+    close = share(sum(error(outcome) <= 1 for outcome in found), len(present))
+    covered = share(sum(inside(outcome) for outcome in found), len(found))
+    alarms = share(sum(outcome.found for outcome in absent), len(absent))
+    wide = mean([width(outcome) for outcome in found])
+    return {
+        "measure": name,
+        "pairs": size,
+        "found": share(len(found), len(present)),
+        "within_one_block": close,
+        "inside": covered,
+        "width": wide,
+        "error": mean([error(outcome) for outcome in found]),
+        "false_alarms": alarms,
+        "targets": {
+            "within_one_block": _at_least(close["value"], 0.95),
+            "inside": _covers(covered["value"], wide),
+            "false_alarms": _at_most(alarms["value"], 0.05),
+        },
+    }
+
+
+def _order_row(size: int, rows: Sequence[Ordered]) -> dict[str, Any]:
+    def rejected(chosen: Sequence[Ordered]) -> dict[str, Any]:
+        return share(sum(row.p_value is not None and row.p_value < 0.05 for row in chosen), len(chosen))
+
+    level = rejected([row for row in rows if row.gap <= 0])
+    power = rejected([row for row in rows if row.gap == 2])
+    wider = rejected([row for row in rows if row.gap > 2])
+    return {
+        "pairs": size,
+        "level": level,
+        "power_gap_2": power,
+        "power_wider_gap": wider,
+        "targets": {"level": _at_most(level["value"], 0.05), "power_gap_2": _at_least(power["value"], 0.9)},
+    }
+
+
+def _at_least(value: float | None, bound: float) -> bool | None:
+    return None if value is None else value >= bound
+
+
+def _at_most(value: float | None, bound: float) -> bool | None:
+    return None if value is None else value <= bound
+
+
+def _covers(value: float | None, wide: float | None) -> bool | None:
+    if value is None or wide is None:
+        return None
+    return value >= 0.9 and (value <= 0.98 or wide < 0.5)
+
+
+def _standing(targets: dict[str, bool | None]) -> str:
+    if any(reached is False for reached in targets.values()):
+        return "missed"
+    return "reached" if all(targets.values()) else "untested"
+
+
+def table(result: dict[str, Any]) -> str:
+    """The study in words, one line a measure and sample size."""
+
+    def percent(value: dict[str, Any]) -> str:
+        if value["value"] is None:
+            return "-"
+        return f"{100 * value['value']:.0f} [{100 * value['low']:.0f}, {100 * value['high']:.0f}] of {value['n']}"
+
+    def number(value: float | None) -> str:
+        return "-" if value is None else f"{value:.2f}"
+
+    def reached(targets: dict[str, bool | None]) -> str:
+        missed = [key.replace("_", " ") for key, good in targets.items() if good is False]
+        if missed:
+            return "MISSED: " + ", ".join(missed)
+        return "reached" if all(targets.values()) else "not all tested"
+
+    head = f"{'measure':23s} {'pairs':>5s}  {'within 1 block, %':20s} {'truth inside, %':20s} {'width':>5s} {'error':>5s}  "
+    lines = [
+        f"{result['models']} models whose answer is known, seed {result['seed']}, {result['seconds']:.0f} s; targets: "
+        "within one block in 95 %, truth inside in 90 to 98 %, false alarms at most 5 %",
+        "",
+        head + f"{'false alarms, %':20s} targets",
+    ]
+    for row in result["measures"]:
+        lines.append(
+            f"{row['measure']:23s} {row['pairs']:5d}  {percent(row['within_one_block']):20s} "
+            f"{percent(row['inside']):20s} {number(row['width']):>5s} {number(row['error']):>5s}  "
+            f"{percent(row['false_alarms']):20s} {reached(row['targets'])}"
+        )
+    lines += ["", "Order test, perception before semantics: level at most 5 %, power for two blocks at least 90 %"]
+    for row in result["order_test"]:
+        lines.append(
+            f"{row['pairs']:4d} pairs  level {percent(row['level'])}   power, gap of 2 {percent(row['power_gap_2'])}   "
+            f"wider gap {percent(row['power_wider_gap'])}   {reached(row['targets'])}"
+        )
+    return "\n".join(lines)
