@@ -30,6 +30,7 @@ class SweepConfig:
         twin: measure the random-weight twin too.
         pairs: matched pairs that are patched; 0 leaves patching out.
         sasa: measure what SASA's projection gains.
+        measures: ``default``, ``all``, or names with commas (:mod:`lvlm_lens.stages.measuring`).
         folds, permutations, replicates: of the probes, their null and their intervals.
         strict: stop at the first record that cannot be used.
         columns: data columns by meaning, for tables (``text``, ``image``, ``label``, ``group`` ...).
@@ -53,6 +54,7 @@ class SweepConfig:
     twin: bool = True
     pairs: int = 12
     sasa: bool = True
+    measures: str = "default"
     folds: int = 5
     permutations: int = 50
     replicates: int = 1000

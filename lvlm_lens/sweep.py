@@ -1,6 +1,7 @@
 """The sweep: one walk along the whole line, from a model and a data set to figures.
 
-load -> gather evidence (model, random-weight twin, backbone) -> locate -> patch -> SASA -> figures -> result.json
+load -> gather evidence (model, random-weight twin, backbone) -> locate -> measure -> patch -> SASA -> figures
+-> result.json
 
 Evidence is kept in the run folder in shards, so a run that was stopped continues at the shard where
 it stopped; everything after it takes seconds and is done anew.  All randomness (folds, shuffles,
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from .data import Dataset, Sample
 from .errors import LensError, RunFolderError, context
 from .locate.curve import Curve
 from .locate.evidence import Evidence
-from .locate.locating import Located, locate_roles
+from .locate.locating import locate_roles
 from .locate.probe import LinearProbe
 from .locate.roles import LayerRoles
 from .models.lvlm import LVLM
@@ -33,7 +34,9 @@ from .provenance import environment
 from .runfolder import RunFolder
 from .stages.defending import defence_stage
 from .stages.drawing import draw_causal, draw_figures
+from .stages.drawing_measures import draw_measures
 from .stages.inputs import describe_data, load_inputs, run_identity
+from .stages.measuring import make_study, measure_stage, parse_measures, twin_lens
 from .stages.patching import patch_stage
 from .stages.reading import gather_resumable, read_backbone
 
@@ -100,6 +103,7 @@ def run_sweep(config: SweepConfig, tell: Tell | None = None, command: list[str] 
         folder = RunFolder(config.folder)
         model, data = load_inputs(config)
         parse_blocks(config.blocks, model.n_blocks)
+        names = parse_measures(config.measures)
         identity = run_identity(SCHEMA, config, model, data)
         folder.claim(identity)
         import yaml
@@ -122,13 +126,21 @@ def run_sweep(config: SweepConfig, tell: Tell | None = None, command: list[str] 
             )
 
     evidence = evidence_of("model", model, data)
-    twin = evidence_of("twin", model.random_twin(config.seed), data) if config.twin else None
+    twin = lens_of_twin = None
+    if config.twin:
+        shuffled = model.random_twin(config.seed)
+        twin, lens_of_twin = evidence_of("twin", shuffled, data), twin_lens(shuffled)
+        del shuffled
     backbone = read_backbone(config, model, data, evidence_of)
     tell("locating", 0, 1)
     with _timed(timings, "locate"):
         probe = LinearProbe(folds=config.folds, permutations=config.permutations, replicates=config.replicates)
         located = locate_roles(evidence, twin, probe=probe, random_state=config.seed)
     tell("locating", 1, 1)
+    with _timed(timings, "measures"):
+        kept = folder.path / "measures"
+        study = make_study(model, evidence, located, twin, lens_of_twin, config.to_dict(), kept, tell)
+        findings = measure_stage(study, names, kept, tell)
     causal: dict[str, Any] = {"done": False, "reason": "not asked for"}
     grid = report = None
     if config.pairs:
@@ -140,19 +152,22 @@ def run_sweep(config: SweepConfig, tell: Tell | None = None, command: list[str] 
         with _timed(timings, "sasa"), context("SASA"):
             sasa, report = defence_stage(model, data, located.roles, usable, config.seed, tell)
     with _timed(timings, "figures"):
-        figures = draw_figures(folder.path, model, evidence, located, backbone, tell)
+        figures = draw_figures(folder.path, model, evidence, located, backbone, tell, findings)
+        figures += draw_measures(folder.path, model.n_blocks, findings)
         figures += draw_causal(folder.path, model, data, grid, report, tell)
+    curves = {**located.curves, **findings.curves()}
     result = {
         "schema": SCHEMA,
         "model": model.provenance(),
         "dataset": describe_data(config, data, broken),
         "config": config.to_dict(),
-        "curves": [curve.to_dict() for curve in located.curves.values()],
+        "curves": [curve.to_dict() for curve in curves.values()],
         "roles": located.roles.to_dict(),
         "order_test": _plain(located.order_test),
         "quadrants": list(located.quadrants),
         "backbone": backbone,
         "trajectories": located.trajectories,
+        **_plain(findings.to_dict()),
         "causal": _plain(causal),
         "sasa": _plain(sasa),
         "notes": list(located.notes),
@@ -160,7 +175,7 @@ def run_sweep(config: SweepConfig, tell: Tell | None = None, command: list[str] 
         "environment": environment(config.seed, command),
         "timings": {name: round(seconds, 3) for name, seconds in timings.items()},
     }
-    _write_tables(folder.path, located)
+    _write_tables(folder.path, curves)
     folder.write_json("result.json", result)
     return SweepResult(folder.path, result)
 
@@ -172,10 +187,10 @@ def _timed(timings: dict[str, float], name: str) -> Iterator[None]:
     timings[name] = timings.get(name, 0.0) + time.perf_counter() - start
 
 
-def _write_tables(folder: Path, located: Located) -> None:
+def _write_tables(folder: Path, curves: Mapping[str, Curve]) -> None:
     import pandas as pd
 
-    frames = [curve.to_dataframe() for curve in located.curves.values()]
+    frames = [curve.to_dataframe() for curve in curves.values()]
     pd.concat(frames, ignore_index=True).to_parquet(folder / "curves.parquet", index=False)
 
 

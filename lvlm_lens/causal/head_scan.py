@@ -1,7 +1,7 @@
 """Every attention head switched off in turn: what each does to the answer and to the final states.
 
-A head is a slice of ``head_dim`` columns of what enters o_proj; it is set to zero at every position, one head a forward,
-and two things are kept: Ships' ``KL(P_base || P_ablated)`` at the last position (arXiv 2410.13708, read in the
+A head is a slice of ``head_dim`` columns of what enters o_proj; it is set to zero at every position, one head a
+forward, and two things are kept: Ships' ``KL(P_base || P_ablated)`` at the last position (arXiv 2410.13708, read in the
 authors' code) and the last-token state after the last block, which SASA's own head score [3P] is made of
 (:mod:`lvlm_lens.locate.head_attribution`).  A picture goes through the vision tower once.
 """

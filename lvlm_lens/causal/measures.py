@@ -36,9 +36,8 @@ def _halves(study: Study, among: np.ndarray | None = None, count: int = ITEMS) -
     allowed = np.ones(len(study.labels), dtype=bool) if among is None else among
     parts = [study.some(np.flatnonzero(allowed & (study.labels == kind)), count // 2) for kind in (1, 0)]
     if min(map(len, parts)) < 4:
-        raise DataError(
-            f"{len(parts[0])} harmful and {len(parts[1])} harmless items that can be used; at least 4 of each are needed"
-        )
+        counts = f"{len(parts[0])} harmful and {len(parts[1])} harmless items"
+        raise DataError(f"{counts} that can be used; at least 4 of each are needed")
     return np.concatenate(parts)
 
 
@@ -49,12 +48,6 @@ def _effect(study: Study, values: np.ndarray, groups: np.ndarray, unit: str) -> 
 
 def _progress(study: Study, name: str) -> Any:
     return lambda done, total: study.tell(name, done, total)
-
-
-def _renumbered(curve: Curve, study: Study) -> Curve:
-    from dataclasses import replace
-
-    return replace(curve, blocks=tuple(study.evidence.blocks))
 
 
 def _head_attribution(study: Study) -> Measured:
@@ -78,7 +71,7 @@ def _head_attribution(study: Study) -> Measured:
         "singular_vector": scores, "top": [[blocks[b], h] for b, h in top_heads(contrast.contrast_, k)],
         "safety_specific": [[blocks[b], h] for b, h in safety_specific_heads(means["harmful"], means["harmless"], k)],
     }  # fmt: skip
-    return Measured(_renumbered(contrast.curve_, study), tables=tables)
+    return Measured(contrast.curve_, tables=tables)
 
 
 def _knockout_flow(study: Study) -> Measured:
@@ -93,8 +86,8 @@ def _knockout_flow(study: Study) -> Measured:
     )
     dropped = -effects.relative.reshape(len(flows), len(blocks), len(rows))  # [flow, block, sample]
     curves = {
-        f"flow_{source}_to_{target}": _renumbered(
-            _effect(study, dropped[at].T, study.groups[rows], "relative drop of the answer's probability"), study
+        f"flow_{source}_to_{target}": _effect(
+            study, dropped[at].T, study.groups[rows], "relative drop of the answer's probability"
         )
         for at, (source, target) in enumerate(flows)
     }
@@ -120,7 +113,7 @@ def _refusal_direction(study: Study) -> Measured:
     # resid_pre of block b + 1 is what block b wrote: the study counts blocks by what they write
     values = found.effects[:, [block + 1 for block in study.evidence.blocks]]
     groups = study.groups[parts[1][0]]
-    curve = _renumbered(_effect(study, values, groups, "drop of refusal log-odds (nats)"), study)
+    curve = _effect(study, values, groups, "drop of refusal log-odds (nats)")
     embedding = _effect(study, found.effects[:, :1], groups, "nats")
     curve = curve.with_baseline("input_embedding", *(float(getattr(embedding, k)[0]) for k in ("value", "low", "high")))
     drawn = found.random.mean(0)
@@ -148,7 +141,7 @@ def _scaled_blocks(study: Study) -> Measured:
         progress=_progress(study, "scaling blocks"),
     )  # fmt: skip
     moved = np.nan_to_num(found.moved[:, list(study.evidence.blocks)], nan=0.0)  # before the start nothing is scaled
-    curve = _renumbered(_effect(study, moved, study.groups[rows], "gained refusal log-odds (nats)"), study)
+    curve = _effect(study, moved, study.groups[rows], "gained refusal log-odds (nats)")
     tables = {
         "first": [first[0], first[1]], "range": [found.start, found.stop - 1], "refusals": found.refusals,
         "base_refusals": found.base, "items": found.n, "tried": list(found.tried), "factor": 1.15,
@@ -157,17 +150,19 @@ def _scaled_blocks(study: Study) -> Measured:
 
 
 MEASURES: tuple[MeasureSpec, ...] = (
-    MeasureSpec("refusal_direction", "perception", "edits", "arXiv 2406.11717 [code]; effect by block and its null [own]",
-                "refusal lost when the block's mean-difference direction is ablated everywhere; chosen by ablation, "
-                "steering and KL", _refusal_direction, expected=("input_embedding", "random_twin")),
+    MeasureSpec("refusal_direction", "perception", "edits",
+                "arXiv 2406.11717 [code]; effect by block and its null [own]",
+                "refusal lost when the block's mean-difference direction is ablated everywhere; its choice by "
+                "ablation, steering and KL in the table", _refusal_direction, expected=("input_embedding", "random_twin")),
     MeasureSpec("head_attribution", "perception", "edits", f"{HeadContrast.source}; SASA's singular-vector score [3P]",
                 "Ships' KL of one head switched off, harmful minus harmless (not counted: the largest head of a block, "
                 "not its residual)", _head_attribution, votes=False),
-    MeasureSpec("scaled_blocks", "perception", "edits", "Safety Layers, arXiv 2408.17003 [code]; first-token count [own]",
+    MeasureSpec("scaled_blocks", "perception", "edits",
+                "Safety Layers, arXiv 2408.17003 [code]; first-token count [own]",
                 "refusal gained on harmless prompts when the angular gap's range is scaled up to a block (not counted: "
                 "it grows with the number of blocks scaled)", _scaled_blocks, votes=False),
     MeasureSpec("knockout_flow", "semantics", "edits", "arXiv 2411.18620 [code]; window in proportion to depth [own]",
-                "answer lost when image-to-question (image-to-last, question-to-last) attention is blocked around a "
-                "block (not counted: it marks where information moves)", _knockout_flow, votes=False),
+                "answer lost when attention from picture to question is blocked around a block (beside it picture to "
+                "last, question to last; not counted: it marks where information moves)", _knockout_flow, votes=False),
 )  # fmt: skip
 """Measures that edit, in the order of tables."""

@@ -4,12 +4,12 @@ Candidates are the mean differences ``mean(harmful) - mean(harmless)`` of resid_
 instruction and every block.  Each is judged on validation prompts by the first answer token alone, no text is
 generated:
 
-* *ablation score*: mean refusal log-odds on harmful prompts while the direction is taken out everywhere (lower is better);
-* *steering score*: mean refusal log-odds on harmless prompts while it is added at its block's input, at all positions;
+* *ablation score*: mean refusal log-odds on harmful prompts while it is taken out everywhere (lower is better);
+* *steering score*: mean refusal log-odds on harmless prompts while it is added at its block's input everywhere;
 * *KL*: of the harmless prompts' first-token distribution, ablated against untouched.
 
-The chosen one has the lowest ablation score among those with KL at most 0.1, steering score at least 0 and a block below
-0.8 of the depth.  Published sizes: 128 + 128 prompts for the means, 32 + 32 for the scores.
+The chosen one has the lowest ablation score among those with KL at most 0.1, steering score at least 0 and a block
+below 0.8 of the depth.  Published sizes: 128 + 128 prompts for the means, 32 + 32 for the scores.
 
 ``source_block`` b is published counting: resid_pre of block b, that is the output of block b - 1.
 """

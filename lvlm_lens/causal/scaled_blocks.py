@@ -1,13 +1,13 @@
-"""Sharpening a range of safety layers by scaling it (Safety Layers, arXiv 2408.17003; procedure read in the authors' code).
+"""Sharpening a range of safety layers by scaling it (Safety Layers, arXiv 2408.17003, read in the authors' code).
 
 Weights of q, k, v, o, up, gate and down in blocks [i, j) are multiplied by a factor a little above 1.  Where the range
-is the one that recognises danger, the model then refuses more on harmless prompts that look dangerous: so the number of
-refusals, as a function of the range, tells where it is.  Starting from the range of the angular gap, i is kept and j moved
-to the maximum, then j is kept and i moved.
+is the one that recognises danger, the model then refuses more on harmless prompts that look dangerous: so the number
+of refusals, as a function of the range, tells where it is.  Starting from the range of the angular gap, i is kept and j
+moved to the maximum, then j is kept and i moved.
 
 Refusal is counted on the first answer token (refusal log-odds above 0) and not in generated text; beside the count
-stands the mean of the log-odds, which is less coarse.  [own]  The scaling is done by hooks: a linear layer's output less its
-bias is multiplied, which is the layer with its weight multiplied; nothing is written into the model.
+stands the mean of the log-odds, which is less coarse.  [own]  The scaling is done by hooks: a linear layer's output
+less its bias is multiplied, which is the layer with its weight multiplied; nothing is written into the model.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ def scaled_blocks(model: LVLM, blocks: Sequence[int], factor: float) -> Iterator
     """Inside, every linear layer of attention and MLP in ``blocks`` acts as if its weight were multiplied."""
 
     def grow(module: nn.Module, args: object, output: torch.Tensor) -> torch.Tensor:
-        bias = module.bias
+        bias: Any = module.bias
         return output * factor if bias is None else (output - bias) * factor + bias
 
     handles = []
@@ -65,7 +66,7 @@ class Sharpened:
         start, stop: the range [start, stop), block numbers; first: the range it began from.
         refusals: how many prompts are refused with the range scaled; base: with nothing scaled; n: prompts.
         tried: one row a range: start, stop, refusals, log_odds (mean).
-        moved: refusal log-odds gained with blocks [start, j] scaled, ``[sample, j]`` for every block j, NaN before start.
+        moved: refusal log-odds gained with blocks from the first start to j scaled, ``[sample, j]``; NaN before it.
     """
 
     start: int

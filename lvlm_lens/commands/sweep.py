@@ -27,6 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--pairs", type=int, metavar="N", help="matched pairs to patch; 0 for none (default: 12)")
     parser.add_argument("--no-sasa", dest="sasa", action="store_const", const=False, help="leave SASA out")
+    parser.add_argument(
+        "--measures", metavar="NAMES", help="default, all, or names with commas; robustness is one of them"
+    )
     parser.add_argument("--folds", type=int, help="folds of the probes (default: 5)")
     parser.add_argument("--permutations", type=int, help="label shuffles of the null (default: 50)")
     parser.add_argument("--replicates", type=int, help="bootstrap replicates (default: 1000)")
@@ -58,6 +61,18 @@ def _percent(cell: dict[str, Any]) -> str:
     if cell["value"] is None:
         return "-"
     return f"{100 * cell['value']:.0f} % [{100 * cell['low']:.0f}, {100 * cell['high']:.0f}]"
+
+
+def consensus_line(role: str, found: dict[str, Any]) -> str:
+    """One line on a role's consensus."""
+    counted = [name for name in found["members"] if name not in found["excluded"]]
+    seen = sum(bool(found["members"][name]["found"]) for name in counted)
+    if not found["found"]:
+        return f"{role} not found by most measures ({seen} of {len(counted)})"
+    return (
+        f"{role} from block {found['onset']} [{found['onset_low']}, {found['onset_high']}] "
+        f"({seen} of {len(counted)} measures, onsets {found['spread'][0]}-{found['spread'][1]})"
+    )
 
 
 def print_summary(result: SweepResult) -> None:
@@ -100,6 +115,11 @@ def print_summary(result: SweepResult) -> None:
                 f"not found: {role.reason}",
             )
     console.print(roles)
+    for role, found in data["consensus"].items():
+        console.print(f"Consensus: {consensus_line(role, found)}")
+    left_out = {name: row["reason"] for name, row in data["measures"].items() if not row["done"]}
+    for name, reason in left_out.items():
+        console.print(f"Not measured: {name}: {reason}")
     order = data["order_test"]
     p_value = "" if order.get("p_value") is None else f" (p = {order['p_value']:.4f})"
     console.print(f"Order: {order['conclusion']}{p_value}\n")

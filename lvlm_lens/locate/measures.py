@@ -58,7 +58,8 @@ def _probe_quality(study: Study) -> Measured:
 
 def _mean_difference(study: Study) -> Measured:
     def fit(activations: Any, **settings: int) -> Curve:
-        return MeanDifference(study.folds, **(study.draws | settings)).fit(activations, study.labels, study.groups).curve_
+        measure = MeanDifference(study.folds, **(study.draws | settings))
+        return measure.fit(activations, study.labels, study.groups).curve_
 
     return Measured(study.beside(fit(study.evidence), lambda x: fit(x, permutations=1)))
 
@@ -66,11 +67,11 @@ def _mean_difference(study: Study) -> Measured:
 def _angular_gap(study: Study) -> Measured:
     def fit(activations: Any, **settings: int) -> AngularGap:
         # the interval needs two n x n products a replicate and block: 300 of them fix it to a per cent
-        draws = study.draws | {"replicates": min(study.replicates, 300)} | settings
+        draws: dict[str, Any] = study.draws | {"replicates": min(study.replicates, 300)} | settings
         return AngularGap(**draws).fit(activations, study.labels, study.groups)
 
     own = fit(study.evidence)
-    curve = study.beside(own.curve_, lambda x: fit(x, permutations=1, replicates=100).curve_)
+    curve = study.beside(own.curve_, lambda x: fit(x, permutations=1).curve_)
     tables = {"range": None if own.range_ is None else list(own.range_)}
     return Measured(curve, {"mean_of_angles": own.curves_["mean_of_angles"]}, tables)
 
@@ -110,7 +111,8 @@ def _concept_probe(study: Study) -> Measured:
 
     def fit(name: str, rows: np.ndarray, activations: Any, **settings: int) -> Curve:
         labels = [study.samples[row].concepts.get(name, "") for row in rows]
-        probe = ConceptProbe(folds=study.folds, **(study.draws | settings))
+        draws: dict[str, Any] = study.draws | settings
+        probe = ConceptProbe(folds=study.folds, **draws)
         return probe.fit(SelectedBlocks(activations, rows), labels, study.groups[rows], name).curve_
 
     everything = np.arange(len(study.samples))
@@ -143,9 +145,10 @@ def _lens_readability(study: Study) -> Measured:
     def fit(rows: Any, groups: Any, lens: Any) -> Curve:
         return LensReadability(lens, words, **settings).fit(rows, None, groups).curve_
 
-    curve = fit(study.last, study.groups, study.lens)
-    if study.twin is not None and study.twin_lens is not None:
-        curve = curve.with_baseline("random_twin", fit(study.twin, study.groups, study.twin_lens))
+    curve = fit(study.last_blocks, study.groups, study.lens)
+    if study.lens_twin is not None:
+        twin, head = study.lens_twin
+        curve = curve.with_baseline("random_twin", fit(twin, study.groups, head))
     others = {}
     if study.pictures:
         rows = study.some(np.flatnonzero([bool(s.images) for s in study.samples]), 32)
@@ -200,8 +203,7 @@ def _modality_cosine(study: Study) -> Measured:
     if len(rows) < 8:
         raise DataError(f"{len(rows)} items with a picture; at least 8 are needed")
     rows = study.some(rows, FEW)
-    combined = SelectedBlocks(study.last, rows)
-    whole = np.stack([combined.block(b) for b in combined.blocks], 1)
+    whole = study.last[rows]
     kind, item = np.repeat([1, 0], len(rows)), np.tile(np.arange(len(rows)), 2)
     curves = {}
     for name, made in (
@@ -242,9 +244,9 @@ def _refusal_lens(study: Study) -> Measured:
 
     curves = {}
     for centred in (True, False):
-        curves[centred] = fit(study.last, study.lens, centred)
-        if study.twin is not None and study.twin_lens is not None:
-            curves[centred] = curves[centred].with_baseline("random_twin", fit(study.twin, study.twin_lens, centred))
+        curves[centred] = fit(study.last_blocks, study.lens, centred)
+        if study.lens_twin is not None:
+            curves[centred] = curves[centred].with_baseline("random_twin", fit(*study.lens_twin, centred))
     return Measured(curves[True], {"refusal_lens_raw": curves[False]})
 
 
@@ -255,10 +257,10 @@ def _trajectory(study: Study) -> Measured:
         measure = Trajectory(lens, study.evidence.refusal_ids, **study.draws)
         return measure.fit(states, study.refused, study.groups)
 
-    own = fit(study.last, study.lens)
+    own = fit(study.last_blocks, study.lens)
     curve = own.curve_
-    if study.twin is not None and study.twin_lens is not None:  # the twin's lens against the model's decisions
-        curve = curve.with_baseline("random_twin", fit(study.twin, study.twin_lens).curve_)
+    if study.lens_twin is not None:  # the twin's lens against the model's decisions
+        curve = curve.with_baseline("random_twin", fit(*study.lens_twin).curve_)
     kl = replace(own.kl_curve_, meta={**own.kl_curve_.meta, "no_null": "a distance to the final distribution"})
     others = {"trajectory_log_odds": own.log_odds_curve_, "trajectory_kl": kl}
     return Measured(curve, others, {"onsets": own.onset_summary()})
@@ -333,9 +335,8 @@ MEASURES: tuple[MeasureSpec, ...] = (
                 "arXiv 2303.08112 [code]; ridge start after arXiv 2303.09435 [abs]; AUROC on held-out groups [own]",
                 "the same through a lens trained on the model's own chats (not counted: a trained map turns perceived "
                 "danger into words before the model does)", tuned_lens_measure, votes=False, expected=()),
-    MeasureSpec("perceived_not_said", None, "free", "the project's measure definitions, section 3; excess over harmless "
-                "items and its null [own]", "danger readable inside, and the model answers", _perceived_not_said,
-                votes=False, expected=()),
+    MeasureSpec("perceived_not_said", None, "free",
+                "the project's measure definitions, section 3; excess over harmless items and its null [own]",
+                "danger readable inside, and the model answers", _perceived_not_said, votes=False, expected=()),
 )  # fmt: skip
 """Measures that read only, in the order of tables."""
-

@@ -25,6 +25,7 @@ from ..data import Sample
 from ..errors import DataError, ModelError, UsageError
 from ..models.lvlm import LVLM
 from ..models.positions import Positions
+from .blocks import ArrayBlocks
 from .curve import Baseline, Curve
 from .evidence import Evidence
 from .locating import Located, baseline_features, group_names, harm_labels
@@ -170,6 +171,18 @@ class Study:
             return self.evidence.resid
         return self.states("last prompt token", self.samples)
 
+    @property
+    def last_blocks(self) -> ArrayBlocks:
+        """:attr:`last` by block number."""
+        return ArrayBlocks(self.last, self.evidence.blocks)
+
+    @property
+    def lens_twin(self) -> tuple[Evidence, Unembedding] | None:
+        """The twin's states at the last prompt token and its own head, where both are there."""
+        if self.twin is None or self.twin_lens is None:
+            return None
+        return (self.twin, self.twin_lens) if Positions.parse(self.positions) == Positions.parse("last") else None
+
     def needs_last_block(self) -> None:
         """Raise where the chosen blocks leave the last one out: the lens then has nothing to agree with."""
         if self.evidence.blocks[-1] != self.model.n_blocks - 1:
@@ -220,7 +233,8 @@ class Study:
 
 
 def _scalar(curve: Curve) -> Baseline:
-    return Baseline(float(curve.value[0]), float(curve.low[0]), float(curve.high[0]))
+    """One number for all blocks; drawn on the curve's own resampled groups, so its replicates stay."""
+    return Baseline(float(curve.value[0]), float(curve.low[0]), float(curve.high[0]), curve.replicates)
 
 
 def unembedding_of(model: LVLM) -> Unembedding:
@@ -251,19 +265,26 @@ def measure(spec: MeasureSpec, study: Study) -> Measured:
         AssertionError: the measure breaks the contract (a mistake in its code, not in the data).
     """
     found = spec.compute(study)
+    if not np.isfinite(found.curve.value).any():
+        raise DataError(str(found.curve.meta.get("undefined", "the curve has no finite value")))
     curves = {spec.name: found.curve, **found.others}
     kept = {name: _held(spec, name, curve, study) for name, curve in curves.items()}
     return Measured(kept.pop(spec.name), kept, found.tables)
 
 
 def _held(spec: MeasureSpec, name: str, curve: Curve, study: Study) -> Curve:
+    blocks = tuple(study.evidence.blocks)
+    if curve.blocks == tuple(range(len(blocks))):  # measured on a plain array: places, not yet block numbers
+        curve = replace(curve, blocks=blocks)
     must = {
-        "blocks": curve.blocks == tuple(study.evidence.blocks),
+        "blocks": curve.blocks == blocks,
         "replicates": curve.replicates is not None,
         "null": curve.null_draws is not None or "no_null" in curve.meta,
         "unit": bool(curve.unit),
     }
     broken = [what for what, held in must.items() if not held]
     assert not broken, f"measure {spec.name}, curve {name}: contract broken in {', '.join(broken)}"
+    # the percentile interval of a folded quantity (an absolute difference) can leave its own small estimate out
+    low, high = np.fmin(curve.low, curve.value), np.fmax(curve.high, curve.value)
     meta = {**curve.meta, "measure": spec.name, "role": spec.role, "source": spec.source, "cost": spec.cost}
-    return replace(curve, name=name, meta={**meta, "depth": study.model.n_blocks})
+    return replace(curve, name=name, low=low, high=high, meta={**meta, "depth": study.model.n_blocks})

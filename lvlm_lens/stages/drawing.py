@@ -14,16 +14,23 @@ from ..locate.curve import Curve
 from ..locate.evidence import Evidence
 from ..locate.locating import Located, harm_labels
 from ..models.lvlm import LVLM
+from .measuring import HEADLINES, Findings
 
 Tell = Callable[[str, int, int], None]
 """Called with (stage, done, in all)."""
 
 
 def draw_figures(
-    folder: Path, model: LVLM, evidence: Evidence, located: Located, backbone: dict[str, Any] | None, tell: Tell
+    folder: Path,
+    model: LVLM,
+    evidence: Evidence,
+    located: Located,
+    backbone: dict[str, Any] | None,
+    tell: Tell,
+    findings: Findings,
 ) -> list[dict[str, str]]:
     """Draw and write every figure; returns name, files and caption of each."""
-    from ..plots.atlas import plot_atlas
+    from ..plots.consensus import plot_consensus_atlas
     from ..plots.curves import plot_curve
     from ..plots.interactive import interactive_atlas, save_interactive
     from ..plots.quadrants import plot_quadrants
@@ -49,7 +56,15 @@ def draw_figures(
         (
             "atlas",
             "Where safety perception, semantic understanding and expression stand over the depth of the model.",
-            lambda: plot_atlas(located.curves, located.roles, n_blocks, f"Safety atlas of {model.name}", caveat),
+            lambda: plot_consensus_atlas(
+                {role: findings.of_role(role) for role in findings.consensus},
+                findings.consensus,
+                n_blocks,
+                f"Safety atlas of {model.name}",
+                caveat,
+                HEADLINES,
+                findings.standing,
+            ),
         )
     ]
     for role in located.roles:

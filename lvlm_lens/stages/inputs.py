@@ -72,8 +72,8 @@ def _listed(problems: Sequence[Any]) -> str:
     return "; ".join(str(problem) for problem in problems[:3]) or "it is empty"
 
 
-_FREE = ("out", "batch_size", "device")
-"""Settings that change where and how fast a run goes, not what it measures."""
+_FREE = ("out", "batch_size", "device", "measures")
+"""Settings that change where and how fast a run goes, or what more is measured, not what each measure finds."""
 
 
 def run_identity(schema: str, config: SweepConfig, model: LVLM, data: Dataset) -> dict[str, Any]:

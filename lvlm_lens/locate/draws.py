@@ -1,0 +1,79 @@
+"""Curves with their bootstrap replicates and null draws in one safetensors file.
+
+``result.json`` holds curves without draws (they would make it a hundred times larger); tests between runs and a
+continued run need the draws, so they stand beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import DataError
+from .curve import Curve
+from .study import Measured
+
+_DRAWS = ("replicates", "null_draws")
+
+
+def save_curves(path: Path, curves: Mapping[str, Curve], about: Any = None) -> None:
+    """Write curves by name, and a JSON-ready value ``about``; the file is whole under its name or not there."""
+    from safetensors.numpy import save_file
+
+    arrays: dict[str, np.ndarray] = {"format": np.asarray([1])}
+    for name, curve in curves.items():
+        for kind in _DRAWS:
+            drawn = getattr(curve, kind)
+            if drawn is not None:
+                arrays[f"{name}/{kind}"] = np.ascontiguousarray(drawn)
+        for key, baseline in curve.baselines.items():
+            if baseline.replicates is not None:
+                arrays[f"{name}/baseline/{key}"] = np.ascontiguousarray(baseline.replicates)
+    plain = {name: curve.without_draws().to_dict() for name, curve in curves.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file(arrays, partial, metadata={"curves": json.dumps(plain), "about": json.dumps(about)})
+    partial.replace(path)
+
+
+def load_curves(path: Path) -> tuple[dict[str, Curve], Any]:
+    """Read what :func:`save_curves` wrote: curves with their draws, and ``about``.
+
+    Raises:
+        DataError: the file is none of these.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            about = file.metadata() or {}
+            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        plain, told = json.loads(about["curves"]), json.loads(about["about"])
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise DataError(f"{path} holds no curves with their draws ({error}); remove it and run again") from error
+    curves = {}
+    for name, data in plain.items():
+        curve = Curve.from_dict(data)
+        baselines = {
+            key: replace(baseline, replicates=arrays.get(f"{name}/baseline/{key}"))
+            for key, baseline in curve.baselines.items()
+        }
+        replicates, null = (arrays.get(f"{name}/{kind}") for kind in _DRAWS)
+        curves[name] = replace(curve, baselines=baselines, replicates=replicates, null_draws=null)
+    return curves, told
+
+
+def save_measured(path: Path, found: Measured) -> None:
+    """Write a measure's curve, its other curves and its tables."""
+    save_curves(path, {"curve": found.curve, **found.others}, {"tables": found.tables})
+
+
+def load_measured(path: Path) -> Measured:
+    """Read what :func:`save_measured` wrote."""
+    curves, about = load_curves(path)
+    return Measured(curves.pop("curve"), curves, about["tables"])
