@@ -316,8 +316,8 @@ def claim_verdict(outcome: Outcome) -> Verdict:
     if not missing:
         return Verdict("reproduced", said)
     words = {True: "open, the interval holds both sides", False: "on the other side"}
-    why = [f"{effect.what}: {words[effect.low <= effect.bound <= effect.high]}" for effect in missing]
-    return Verdict("not reproduced", f"{said} ({'; '.join(why)})")
+    told = [f"{effect.what}: {words[effect.low <= effect.bound <= effect.high]}" for effect in missing]
+    return Verdict("not reproduced", f"{said} ({'; '.join(told)})")
 
 
 def paired_effect(

@@ -44,14 +44,14 @@ def measure(context: Context, material: Material) -> Outcome:
     count = len(set(names.tolist()))
     growth = curve.replicates[:, best] - curve.replicates[:, 0]
     low, high = interval(growth[np.isfinite(growth)])
-    first = float(curve.value[best] - curve.value[0]), float(low), float(high)
+    grown = float(curve.value[best] - curve.value[0]), float(low), float(high)
     effects = [
         Effect(
             f"gap at block {curve.blocks[best]}", float(curve.value[best]), float(curve.low[best]),
             float(curve.high[best]), count, "radians", bound=float(np.quantile(null, 0.95)),
         ),
         Effect(
-            f"gap at block {curve.blocks[best]} minus the first block's", *first, count, "radians",
+            f"gap at block {curve.blocks[best]} minus the first block's", *grown, count, "radians",
             bound=float(np.quantile(null - curve.null_draws[:, 0], 0.95)),
         ),
     ]  # fmt: skip
