@@ -18,21 +18,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--train-limit", type=int, metavar="N", help="at most N training samples (default: all)")
     add("--max-new-tokens", type=int, default=32, metavar="N", help="longest answer (default: 32)")
     add("--refusal-rule", default="lens", metavar="NAME", help="word rule that tells a refusal (default: lens)")
+    add("--no-inside", action="store_true", help="leave out what each defence changes inside the model")
+    add("--judge", metavar="URL|FOLDER", help="also judge answers to harmful requests: an endpoint or a local model")
+    add("--judge-model", metavar="NAME", help="the model that an endpoint judges with")
+    add("--judge-key", default="OPENAI_API_KEY", metavar="VARIABLE", help="environment variable that holds its key")
+    add("--judge-rubric", default="harmful", metavar="NAME|FILE", help="what the judge is asked (default: harmful)")
+    add("--score-refusals", metavar="FILE", help="only measure the refusal scorers on answers that people scored")
     add_output_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Ask every defence, store the answers in the run folder where one is given, print the table."""
+    if options.score_refusals is not None:
+        return _score_refusals(options)
     limit, options.limit = options.limit, None  # it counts test samples here, not records that are loaded
     config = config_from(options)
     from ..defenses.registry import make_defenses
     from ..evaluate.evaluation import evaluate
+    from ..evaluate.judged import make_judge
     from ..plots.defenses import defense_plane
     from ..plots.theme import save_figure
     from ..runfolder import RunFolder
     from ..stages.inputs import load_inputs
 
     folder = RunFolder(Path(config.out)) if config.out is not None else None
+    judge = None
+    if options.judge is not None:
+        judge = make_judge(options.judge, options.judge_model, options.judge_key)
     with progress_bars(options.quiet) as tell:
         model, data = load_inputs(config)
         result = evaluate(
@@ -45,6 +57,9 @@ def run(options: argparse.Namespace) -> int:
             max_new_tokens=options.max_new_tokens,
             batch_size=config.batch_size,
             folder=folder.path / "answers" if folder is not None else None,
+            inside=not options.no_inside,
+            judge=judge,
+            rubric=options.judge_rubric,
             random_state=config.seed,
             say=lambda stage: tell(stage, 0, 1),
         )
@@ -55,4 +70,21 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(result.to_dict(), indent=2))
     elif not options.quiet:
         print(result)
+    return 0
+
+
+def _score_refusals(options: argparse.Namespace) -> int:
+    """How good are the word rules and the others, against people?"""
+    from ..evaluate.refusal_check import check_table, score_refusal_scorers
+
+    checks = score_refusal_scorers(options.score_refusals)
+    if options.json:
+        print(json.dumps([check.row() for check in checks], indent=2))
+    elif not options.quiet:
+        table = check_table(checks)
+        for name in ("accuracy", "misses", "false_alarms"):
+            bounds = zip(table[name], table[f"{name}_low"], table[f"{name}_high"], strict=True)
+            table[name] = [f"{100 * v:.1f} % [{100 * low:.1f}, {100 * high:.1f}]" for v, low, high in bounds]
+        print(table[["scorer", "accuracy", "misses", "false_alarms"]].to_string(index=False))
+        print(f"{checks[0].accuracy.total} answers; misses are of refusals, false alarms of the others; Wilson 95 %")
     return 0

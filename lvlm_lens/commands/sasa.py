@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     """Measure, draw, and print the verdict first."""
     config = config_from(options)
     from ..defenses.sasa_report import sasa_report
-    from ..plots.sasa import plot_controls, plot_gain_map, plot_label_efficiency
+    from ..plots.sasa import plot_controls, plot_gain_map, plot_label_efficiency, plot_patching_change
     from ..plots.theme import save_figure
     from ..runfolder import RunFolder
     from ..stages.inputs import load_inputs
@@ -61,6 +61,8 @@ def run(options: argparse.Namespace) -> int:
         save_figure(plot_gain_map(report.map["cells"], model.n_blocks), folder.path, "sasa_map")
         save_figure(plot_controls(report.controls), folder.path, "sasa_controls")
         save_figure(plot_label_efficiency(report.label_efficiency), folder.path, "sasa_labels")
+        if report.patching["done"]:
+            save_figure(plot_patching_change(report.patching, model.n_blocks), folder.path, "sasa_patching")
     if options.json:
         print(json.dumps(report.to_dict(), indent=2))
     elif not options.quiet:

@@ -40,6 +40,7 @@ from .sasa_map import (
     with_interval,
 )
 from .sasa_map import test_scores as scores_on_test
+from .sasa_patching import patching_report
 
 SIZES = (10, 20, 50, 100, 200, 500)
 FALSE_POSITIVES = (0.01, 0.05)
@@ -61,6 +62,7 @@ class SASAReport:
         guard: refusal and over-refusal of the guard at each false-positive rate.
         cost: measured cost of a query, undefended and guarded.
         causal: see :func:`~lvlm_lens.defenses.sasa_causal.causal_report`.
+        patching: see :func:`~lvlm_lens.defenses.sasa_patching.patching_report`.
         notes: what a reader should know.
     """
 
@@ -76,6 +78,7 @@ class SASAReport:
     guard: list[dict[str, Any]]
     cost: dict[str, Any]
     causal: dict[str, Any]
+    patching: dict[str, Any]
     notes: list[str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -134,7 +137,19 @@ class SASAReport:
             f"extra cost a query: {extra['forwards']:.2f} forwards, {extra['tokens']:.0f} tokens, "
             f"{1000 * extra['seconds']:.1f} ms"
         )
+        lines.append(self._patching_line())
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+    def _patching_line(self) -> str:
+        found = self.patching
+        if not found["done"]:
+            return f"patch grids before and after the projection: not made, {found['reason']}"
+        moved = sum(cell["low"] > 0 or cell["high"] < 0 for cell in found["cells"])
+        return (
+            f"patch grids before and after the projection: {found['pairs']} pairs, gap of the refusal log-odds "
+            f"{found['gap_plain']:.2f} and {found['gap_projected']:.2f} nats; the change leaves out 0 in "
+            f"{moved} of {len(found['cells'])} cells (not adjusted)"
+        )
 
 
 def plain(value: Any) -> Any:
@@ -271,6 +286,10 @@ def sasa_report(
     tell("refusal log-odds by block")
     few = [test[i] for i in subset(test, 48 if quick else 128, random_state)]
     causal = causal_report(model, few, cell, batch_size, replicates, random_state, made.engine)
+    patching: dict[str, Any] = {"done": False, "reason": "left out of the quick report"}
+    if not quick:
+        tell("patch grids before and after the projection")
+        patching, _ = patching_report(model, test, cell, batch_size=batch_size, random_state=random_state)
     setting = {
         "model": model.name,
         "data": getattr(data, "name", ""),
@@ -304,6 +323,7 @@ def sasa_report(
         guard=guard,
         cost=cost,
         causal=causal,
+        patching=patching,
         notes=notes,
     )
 

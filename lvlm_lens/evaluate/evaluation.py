@@ -12,7 +12,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +25,9 @@ from ..models.lvlm import LVLM
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
 from .answers import Answer, AnswerLedger, collect_answers
 from .cost import Cost, metered
+from .inside import InsideTable, inside_text
+from .judged import judged_success
+from .judges import EndpointJudge, TextModel
 from .rates import Rate, benjamini_hochberg, mcnemar, paired_bootstrap, rate
 from .refusal import is_refusal
 from .utility import is_correct
@@ -58,6 +61,8 @@ class EvaluationResult:
         tests: one a system and rate: difference from no defence, interval, McNemar's p, adjusted q.
         notes: what a reader should know.
         answers: by system, in the order of the test samples.
+        inside: one row a system, the undefended first: the three roles' onset and peak, and how AUROC changed (see
+            :mod:`~lvlm_lens.evaluate.inside`); empty where it was not asked for.
     """
 
     setting: dict[str, Any]
@@ -65,10 +70,19 @@ class EvaluationResult:
     tests: list[dict[str, Any]]
     notes: list[str]
     answers: dict[str, list[Answer]]
+    inside: list[dict[str, Any]] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without the answers (they are in the ledgers)."""
-        return _plain({"setting": self.setting, "rows": self.rows, "tests": self.tests, "notes": self.notes})
+        return _plain(
+            {
+                "setting": self.setting,
+                "rows": self.rows,
+                "tests": self.tests,
+                "inside": self.inside,
+                "notes": self.notes,
+            }
+        )
 
     def to_json(self) -> str:
         """The same as text."""
@@ -110,6 +124,14 @@ class EvaluationResult:
                     f"[{100 * test['low']:+.1f}, {100 * test['high']:+.1f}] against no defence, "
                     f"q = {test['q_value']:.3f}"
                 )
+        for row in self.rows:
+            if judged := row.get("judged"):
+                lines.append(
+                    f"{row['system']}: attack success {_show(judged['attack_success'])} by {judged['judge']}, "
+                    f"{judged['unread']} verdicts unread"
+                )
+        if self.inside:
+            lines.append(inside_text(self.inside))
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
@@ -125,6 +147,9 @@ def evaluate(
     max_new_tokens: int = 32,
     batch_size: int = 32,
     folder: Path | str | None = None,
+    inside: bool = False,
+    judge: TextModel | EndpointJudge | None = None,
+    rubric: str = "harmful",
     replicates: int = 1000,
     random_state: int = 0,
     say: Callable[[str], None] | None = None,
@@ -141,6 +166,9 @@ def evaluate(
         max_new_tokens: longest answer; a generation that never ends is cut there and counted.
         batch_size: samples a batch.
         folder: ledgers are written here, and answers found there are not asked again.
+        inside: also measure each system's atlas on the test samples (:mod:`~lvlm_lens.evaluate.inside`).
+        judge: also have the answers to harmful requests judged (:mod:`~lvlm_lens.evaluate.judges`).
+        rubric: of the judge; one with a yes or no.
         replicates: of the bootstrap over groups.
         random_state: seed.
         say: called with a line before each system.
@@ -160,6 +188,10 @@ def evaluate(
     weights_hash = model.weights_hash()
     answers: dict[str, list[Answer]] = {}
     rows: list[dict[str, Any]] = []
+    table: InsideTable | None = None
+    if inside:
+        tell("none: inside")
+        table = InsideTable(model, test, batch_size, random_state)
     for defense in (None, *defenses):
         name = NONE if defense is None else defense.name
         tell(f"{name}: {len(test)} requests")
@@ -181,6 +213,13 @@ def evaluate(
         score = getattr(defense, "score_prompt", None)
         if score is not None:
             row["detection"] = _detection(score(model, test), labels, weights)
+        if judge is not None:
+            tell(f"{name}: judged")
+            place = Path(folder) if folder is not None else None
+            row["judged"] = judged_success(name, judge, rubric, test, found, place)
+        if table is not None and defense is not None:
+            tell(f"{name}: inside")
+            table.add(defense)  # type: ignore[arg-type]
         rows.append(row)
     tests = _tests(test, answers, refused)
     notes = [f"{row['system']}: {row['approximation']}" for row in rows if row["approximation"]]
@@ -196,7 +235,7 @@ def evaluate(
         "first_token": _first_token(model, test, answers[NONE], refused, batch_size),
         "interval": "Wilson 95 %",
     }
-    return EvaluationResult(setting, rows, tests, notes, answers)
+    return EvaluationResult(setting, rows, tests, notes, answers, table.rows if table is not None else [])
 
 
 class _Undefended:

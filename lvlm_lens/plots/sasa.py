@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from .theme import COLUMN, NEUTRAL, PAGE, ROLE_COLOURS, new_figure, theme
+from .theme import COLUMN, NEUTRAL, PAGE, ROLE_COLOURS, block_axis, new_figure, theme
 
 
 def plot_gain_map(cells: Sequence[Mapping[str, Any]], n_blocks: int, title: str = "") -> Figure:
@@ -96,4 +96,51 @@ def plot_label_efficiency(rows: Sequence[Mapping[str, Any]], title: str = "") ->
         axes.set_ylabel("AUROC on the test part")
         axes.legend(loc="lower right")
         axes.set_title(title or "Label efficiency of the probe")
+    return figure
+
+
+def plot_patching_change(report: Mapping[str, Any], n_blocks: int, title: str = "") -> Figure:
+    """Patch grids of the plain and of the projected network and their difference, in nats of the metric.
+
+    Args:
+        report: what :func:`~lvlm_lens.defenses.sasa_patching.patching_report` summarises; cells of the difference
+            whose 95 % interval leaves out 0 are framed.
+        n_blocks: depth of the model.
+    """
+    cells = list(report["cells"])
+    directions = list(dict.fromkeys(cell["direction"] for cell in cells))
+    positions = list(dict.fromkeys(cell["position"] for cell in cells))
+    blocks = sorted({cell["block"] for cell in cells})
+    top = max(1e-6, max(abs(cell[key]) for cell in cells for key in ("plain", "projected", "difference")))
+    with theme():
+        figure = new_figure(PAGE, (0.26 * len(positions) + 0.75) * len(directions) + 0.5)
+        panels = figure.subplots(len(directions), 3, sharey=True, squeeze=False)
+        image = None
+        for row, direction in enumerate(directions):
+            for at, key in enumerate(("plain", "projected", "difference")):
+                axes = panels[row, at]
+                values = np.full((len(positions), len(blocks)), np.nan)
+                for cell in cells:
+                    if cell["direction"] == direction:
+                        y, x = positions.index(cell["position"]), blocks.index(cell["block"])
+                        values[y, x] = cell[key]
+                        if key == "difference" and (cell["low"] > 0 or cell["high"] < 0):
+                            axes.add_patch(_frame(cell["block"], y))
+                extent = (blocks[0] - 0.5, blocks[-1] + 0.5, len(positions) - 0.5, -0.5)
+                image = axes.imshow(values, cmap="PuOr_r", vmin=-top, vmax=top, aspect="auto", extent=extent)
+                axes.set_yticks(range(len(positions)), positions)
+                axes.set_title(f"{direction}: {key}", fontsize=7.5, pad=14)
+                axes.grid(False)
+                block_axis(axes, blocks, n_blocks)
+        assert image is not None
+        bar = figure.colorbar(image, ax=list(panels.ravel()), shrink=0.85, pad=0.01)
+        bar.set_label("change of the refusal log-odds (nats)", fontsize=7)
+        bar.ax.tick_params(labelsize=6.5)
+        figure.suptitle(
+            title or f"Patching before and after the projection, {report['pairs']} pairs",
+            fontsize=8.5,
+            weight="bold",
+            x=0.01,
+            ha="left",
+        )
     return figure

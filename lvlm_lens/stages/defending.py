@@ -28,7 +28,7 @@ def defence_stage(
     items = data.filter(keep)
     tell("SASA", 0, 1)
     try:
-        report = sasa_report(model, items, quick=True, random_state=seed)
+        report = sasa_report(model, items, roles=roles, quick=True, random_state=seed)
     except DataError as error:  # too few groups for its training and test parts
         tell("SASA", 1, 1)
         return {"done": False, "reason": str(error)}, None

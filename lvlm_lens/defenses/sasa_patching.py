@@ -1,0 +1,111 @@
+"""The causal validation of a projection: the same patch grid on the plain and on the projected network.
+
+Pairs are those of which the plain model refuses the harmful member and answers the harmless one.  If the projection
+carries the safety signal, what decides the answer moves: blocks below ``s`` act through both passes, blocks above it
+start from the projected state.  Both grids use the same pairs, positions and metric; the projected one is run in
+full, twice a forward (see :mod:`.projected`), and says so.  [own]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..causal import PatchGrid, patch_grid
+from ..data import Dataset, Pair, Sample
+from ..errors import UsageError
+from ..models.lvlm import LVLM, batches
+from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
+from .projected import projected
+from .projection import Cell
+
+FEWEST = 4
+"""Pairs below which no grid is made."""
+SPANS = ("image", "question", "last")
+
+
+def deciding_pairs(model: LVLM, samples: Sequence[Sample], batch_size: int, most: int) -> list[Pair]:
+    """At most ``most`` pairs that differ in the picture and in what the plain model does, widest gap first."""
+    pairs = [pair for pair in Dataset(list(samples), "pairs").pairs() if pair.swap == "image"]
+    members = list({s.id: s for pair in pairs for s in (pair.clean, pair.corrupted)}.values())
+    if not members:
+        return []
+    tokens = refusal_token_ids(model)
+    odds: dict[str, float] = {}
+    for batch in batches(members, batch_size):
+        some = [members[i] for i in batch]
+        found = refusal_log_odds(model.logits(model.encode(some)), tokens).tolist()
+        odds |= {sample.id: value for sample, value in zip(some, found, strict=True)}
+    able = [pair for pair in pairs if odds[pair.clean.id] > 0 >= odds[pair.corrupted.id]]
+    return sorted(able, key=lambda pair: odds[pair.corrupted.id] - odds[pair.clean.id])[:most]
+
+
+def patching_report(
+    model: LVLM,
+    samples: Sequence[Sample],
+    cell: Cell,
+    most: int = 12,
+    batch_size: int = 32,
+    random_state: int = 0,
+) -> tuple[dict[str, Any], dict[str, PatchGrid]]:
+    """Patch grids over blocks x (picture, question, last token), both ways, before and after the projection.
+
+    Returns:
+        A summary (``done``, ``pairs``, and for each direction and position the summed effect over blocks of both
+        grids and their paired difference with its interval), and the grids under ``plain`` and ``projected``.
+    """
+    pairs = deciding_pairs(model, samples, batch_size, most)
+    if len(pairs) < FEWEST:
+        return {"done": False, "reason": f"{len(pairs)} pairs with a picture are told apart by the model"}, {}
+    settings: dict[str, Any] = {"direction": "both", "null": 1, "seed": random_state}
+    grids = {"plain": patch_grid(model, pairs, "resid_post", SPANS, **settings)}
+    try:
+        with projected(model, cell) as view:
+            settings |= {"null": 0, "verify": 0, "exact": "full"}
+            grids["projected"] = patch_grid(view, pairs, "resid_post", SPANS, **settings)
+    except UsageError as error:  # a family that has no state to project at some positions
+        return {"done": False, "reason": str(error)}, {}
+    return {"done": True, "pairs": len(pairs), "metric": grids["plain"].metric, **_compared(grids, random_state)}, grids
+
+
+def _compared(grids: dict[str, PatchGrid], seed: int, replicates: int = 2000) -> dict[str, Any]:
+    """Effects in nats, mean over pairs: the two networks differ in their baselines, so shares would not compare."""
+    plain, after = (_in_nats(grids[name]) for name in ("plain", "projected"))  # [direction, block, position, pair]
+    n = plain.shape[-1]
+    draws = np.random.default_rng(seed).integers(0, n, (replicates, n))
+    rows = []
+    for d, direction in enumerate(grids["plain"].directions):
+        for p, position in enumerate(grids["plain"].positions):
+            for b, block in enumerate(grids["plain"].blocks):
+                one, two = plain[d, b, p], after[d, b, p]
+                apart = two - one
+                low, high = np.quantile(apart[draws].mean(1), [0.025, 0.975])
+                rows.append(
+                    {
+                        "direction": direction,
+                        "position": position,
+                        "block": int(block),
+                        "plain": float(one.mean()),
+                        "projected": float(two.mean()),
+                        "difference": float(apart.mean()),
+                        "low": float(low),
+                        "high": float(high),
+                    }
+                )
+    return {
+        "cells": rows,
+        "gap_plain": float((grids["plain"].clean - grids["plain"].corrupted).mean()),
+        "gap_projected": float((grids["projected"].clean - grids["projected"].corrupted).mean()),
+        "engine": {name: grid.engine for name, grid in grids.items()},
+    }
+
+
+def _in_nats(grid: PatchGrid) -> np.ndarray:
+    """What each patch changes, ``[direction, block, position, pair]``, positive towards the donor."""
+    changed = []
+    for d, direction in enumerate(grid.directions):
+        start, sign = (grid.corrupted, 1.0) if direction == "denoise" else (grid.clean, -1.0)
+        changed.append(sign * (grid.values[d, 0] - start))
+    return np.stack(changed)

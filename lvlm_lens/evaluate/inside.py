@@ -1,0 +1,143 @@
+"""What a defence changes inside the model: its atlas beside the undefended one, in one table.
+
+The three roles are measured on the same items under each defence as without any (:func:`~lvlm_lens.locate.locating.
+locate_roles` on the activations that :meth:`~lvlm_lens.defenses.base.Defense.capture` gives), with the same folds,
+shuffles and bootstrap draws, so that differences are paired.  Baselines that stand outside the decoder (the bare words,
+the picture, the input embeddings) are those of the undefended run.  A defence that acts on the output alone leaves the
+table's numbers as they were, and that is its result.  [own]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from ..activations import Activations
+from ..data import Sample
+from ..errors import LensError
+from ..locate.curve import Curve
+from ..locate.evidence import Evidence, gather
+from ..locate.locating import ROLE_NAMES, Located, locate_roles
+from ..locate.probe import LinearProbe
+from ..models.lvlm import LVLM
+from ..models.refusal_tokens import refusal_log_odds
+
+
+class Inside(Protocol):
+    """A fitted defence whose activations can be captured."""
+
+    name: str
+
+    def capture(self, model: LVLM, data: Sequence[Sample], sites: Any, positions: str) -> Activations:
+        """Activations under the defence, rows in the order of ``data``."""
+
+
+class InsideTable:
+    """The undefended atlas, and one row a defence beside it.
+
+    Args:
+        model: the undefended model.
+        samples: labelled samples, both classes.
+        batch_size: rows a forward.
+        random_state: seed of folds, shuffles and bootstrap.
+    """
+
+    def __init__(self, model: LVLM, samples: Sequence[Sample], batch_size: int = 32, random_state: int = 0) -> None:
+        self.model, self.samples, self.random_state = model, list(samples), random_state
+        self.before = gather(model, self.samples, batch_size=batch_size)
+        self.located = self._located(self.before)
+        self.rows = [self._row("none", self.located, None)]
+
+    def _located(self, evidence: Evidence) -> Located:
+        return locate_roles(evidence, probe=LinearProbe(permutations=20), random_state=self.random_state)
+
+    def add(self, defense: Inside) -> dict[str, Any]:
+        """Measure one fitted defence; a defence that cannot be captured becomes a row that says why."""
+        try:
+            located = self._located(self._evidence(defense))
+        except LensError as error:
+            row = {"system": defense.name, "reason": str(error)}
+        else:
+            row = self._row(defense.name, located, self.located)
+        self.rows.append(row)
+        return row
+
+    def _evidence(self, defense: Inside) -> Evidence:
+        before, anatomy = self.before, self.model.anatomy
+        acts = defense.capture(self.model, before.samples, "resid_post", "last")
+        at = {sample.id: row for row, sample in enumerate(before.samples)}
+        before = before.rows([at[sample.id] for sample in acts.samples])
+        states = acts.view("resid_post", 0)
+        found = np.stack([states.block(block) for block in before.blocks], axis=1).astype(np.float32)  # [n, B, d]
+        lens, top = [], []
+        with torch.inference_mode():
+            for start in range(0, len(found), 64):
+                some = torch.from_numpy(found[start : start + 64]).to(self.model.device, self.model.dtype)
+                logits = anatomy.lens(some).float()  # [rows, B, vocab]
+                lens.append(refusal_log_odds(logits, before.refusal_ids).cpu().numpy())
+                top.append(logits.argmax(-1).cpu().numpy())
+        odds, best = np.concatenate(lens), np.concatenate(top)
+        return replace(before, resid=found, lens_log_odds=odds, lens_top=best, log_odds=odds[:, -1], top=best[:, -1])
+
+    def _row(self, name: str, located: Located, before: Located | None) -> dict[str, Any]:
+        row: dict[str, Any] = {"system": name, "roles": {}}
+        for role in ROLE_NAMES:
+            curve = located.curves.get(role)
+            if curve is None:
+                continue
+            found = next(r for r in located.roles if r.name == role)
+            cell: dict[str, Any] = {
+                "found": found.found,
+                "onset": found.onset,
+                "peak_block": curve.peak,
+                "peak": float(curve.value[curve.blocks.index(curve.peak)]),
+                "auroc": curve.value.tolist(),
+            }
+            if before is not None and role in before.curves:
+                cell["change"] = _change(curve, before.curves[role])
+            row["roles"][role] = cell
+        shares = {q["quadrant"]: q["perceived_not_refused"] for q in located.quadrants if q["quadrant"].endswith("U")}
+        row["perceived_not_refused"] = shares
+        return row
+
+
+def _change(after: Curve, before: Curve) -> dict[str, Any]:
+    """Difference of AUROC, mean over blocks and at the undefended peak, from bootstrap draws that both curves share."""
+    assert after.replicates is not None and before.replicates is not None
+    at = before.blocks.index(before.peak)
+    draws = after.replicates - before.replicates  # [replicate, block]
+    changed = after.value - before.value
+    found: dict[str, Any] = {}
+    for name, value, sample in (
+        ("mean", changed.mean(), draws.mean(1)),
+        ("at_peak", changed[at], draws[:, at]),
+    ):
+        low, high = np.nanquantile(sample, [0.025, 0.975])
+        found |= {name: float(value), f"{name}_low": float(low), f"{name}_high": float(high)}
+    return {**found, "block": before.peak}
+
+
+def inside_text(rows: Sequence[dict[str, Any]]) -> str:
+    """The table as text: for each role its onset and peak, and the change of AUROC at the undefended peak."""
+    lines = [f"{'inside':<18}" + "".join(f"{role + ': onset, peak AUROC, change':>46}" for role in ROLE_NAMES)]
+    for row in rows:
+        if "reason" in row:
+            lines.append(f"{row['system']:<18}  not measured: {row['reason']}")
+            continue
+        cells = []
+        for role in ROLE_NAMES:
+            cell = row["roles"].get(role)
+            if cell is None:
+                cells.append(f"{'-':>46}")
+                continue
+            onset = "-" if not cell["found"] else str(cell["onset"])
+            text = f"{onset}, {cell['peak']:.3f}"
+            if change := cell.get("change"):
+                text += f", {change['at_peak']:+.3f} [{change['at_peak_low']:+.3f}, {change['at_peak_high']:+.3f}]"
+            cells.append(f"{text:>46}")
+        lines.append(f"{row['system']:<18}" + "".join(cells))
+    return "\n".join(lines)
