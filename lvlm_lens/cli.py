@@ -21,11 +21,14 @@ from .errors import LensError
 
 COMMANDS = {
     "sweep": "the whole line: read, locate, draw (with no arguments: embedded model and set)",
+    "locate": "the sweep's first half: curves, measures and layer roles, without patching and SASA",
+    "compare": "atlases of several finished runs side by side at relative depth, and tests of their differences",
     "capture": "activations of any model and data set into a store on disk; the same command continues it",
     "patch": "patch matched pairs: which blocks and positions decide, exactly and fast",
     "sasa": "does projecting a later block's semantics onto the safety block make danger easier to see?",
     "evaluate": "defences in one table: attack success, over-refusal, utility, detection, cost, with intervals",
     "reproduce": "a paper's claim and numbers on any model: comparison table, figures, verdict",
+    "selftest": "models whose answer is known by construction: how often does each measure find it?",
     "bench": "capture, patch or probe: measured against the neighbours in one run",
     "models": "embedded models and families; --check runs the battery; mini: its card, --measure, --rebuild",
     "datasets": "data sets: what to download, where to put it, what is there",

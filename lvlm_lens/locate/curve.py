@@ -50,30 +50,40 @@ def _from_plain(value: Any) -> Any:
 
 @dataclass(frozen=True)
 class Baseline:
-    """A number to beat: ``value``, ``low``, ``high``, each ``[block]`` or one scalar for all blocks."""
+    """A number to beat: ``value``, ``low``, ``high``, each ``[block]`` or one scalar for all blocks.
+
+    ``replicates [replicate, block or 1]`` are kept where the baseline was measured on the same resampled groups as the
+    curve beside which it stands, so that the two can be compared replicate by replicate.
+    """
 
     value: np.ndarray | float
     low: np.ndarray | float
     high: np.ndarray | float
+    replicates: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def on(self, blocks: int) -> Baseline:
         """The same baseline as arrays ``[block]``."""
-        return Baseline(*(_array(getattr(self, k), blocks, f"baseline {k}") for k in ("value", "low", "high")))
+        arrays = (_array(getattr(self, k), blocks, f"baseline {k}") for k in ("value", "low", "high"))
+        return Baseline(*arrays, replicates=self.replicates)
 
     @property
     def scalar(self) -> bool:
         """True for one number that holds for all blocks."""
         return np.ndim(self.value) == 0
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready dictionary."""
+    def to_dict(self, draws: bool = False) -> dict[str, Any]:
+        """JSON-ready dictionary; ``draws`` keeps the replicates."""
         keys = ("value", "low", "high")
-        return {k: float(getattr(self, k)) if self.scalar else _plain(np.asarray(getattr(self, k))) for k in keys}
+        data = {k: float(getattr(self, k)) if self.scalar else _plain(np.asarray(getattr(self, k))) for k in keys}
+        if draws and self.replicates is not None:
+            data["replicates"] = _plain(self.replicates)
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Baseline:
         """Inverse of :meth:`to_dict`."""
-        return cls(*(_from_plain(data[k]) if isinstance(data[k], list) else data[k] for k in ("value", "low", "high")))
+        numbers = (_from_plain(data[k]) if isinstance(data[k], list) else data[k] for k in ("value", "low", "high"))
+        return cls(*numbers, replicates=_from_plain(data.get("replicates")))
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +165,7 @@ class Curve:
         if isinstance(value, Curve):
             if value.blocks != self.blocks:
                 raise UsageError(f"baseline {name!r} has blocks {value.blocks}, the curve has {self.blocks}")
-            baseline = Baseline(value.value, value.low, value.high)
+            baseline = Baseline(value.value, value.low, value.high, value.replicates)
         elif isinstance(value, Baseline):
             baseline = value
         else:
@@ -164,7 +174,8 @@ class Curve:
 
     def without_draws(self) -> Curve:
         """A copy without replicates and null draws (small enough for a results file)."""
-        return replace(self, replicates=None, null_draws=None)
+        plain = {name: replace(baseline, replicates=None) for name, baseline in self.baselines.items()}
+        return replace(self, replicates=None, null_draws=None, baselines=plain)
 
     def to_dict(self, draws: bool = False) -> dict[str, Any]:
         """JSON-ready dictionary; ``draws`` keeps replicates and null draws."""
@@ -176,7 +187,7 @@ class Curve:
             "high": _plain(self.high),
             "null": _plain(self.null),
             "null_mean": _plain(self.null_mean),
-            "baselines": {name: baseline.to_dict() for name, baseline in self.baselines.items()},
+            "baselines": {name: baseline.to_dict(draws) for name, baseline in self.baselines.items()},
             "unit": self.unit,
             "n": int(self.n),
             "meta": dict(self.meta),

@@ -259,7 +259,7 @@ class LinearProbe(BaseEstimator):
 
         other = clone(self).set_params(permutations=0)
         curve = other.fit(features, self.labels_, self.groups_, fold=self.fold_).curve_
-        return Baseline(float(curve.value[0]), float(curve.low[0]), float(curve.high[0]))
+        return Baseline(float(curve.value[0]), float(curve.low[0]), float(curve.high[0]), curve.replicates)
 
     def random_feature_baseline(self, width: int, draws: int = 5) -> Baseline:
         """AUROC of Gaussian noise features of the given width: mean, smallest and largest of ``draws``."""

@@ -1,12 +1,17 @@
 """From curves to layer roles: where perception, semantics and expression begin, each with its interval.
 
-A curve that rises in the middle is not a finding.  A role is *found* only where the lower bound of
-its best block beats four things: the shuffled-label null, the unimodal baselines, the input
-embeddings, and the same measure on a random-weight twin.  The best block is chosen after looking at
-all blocks, so it is held against the null's best block (the quantile of the maximum over blocks of
-each null draw), not against the null at that block; likewise against the best block of a baseline
-that has a value for every block.  What was not given to compare with is named in ``missing`` and
-printed beside the role.
+A curve that rises in the middle is not a finding.  A role is *found* only where its best block, interval
+and all, beats four things: the shuffled-label null, the unimodal baselines, the input embeddings, and the
+same measure on a random-weight twin.  The best block is chosen after looking at all blocks, so its lower
+bound is held against the null's best block (the quantile of the maximum over blocks of each null draw), not
+against the null at that block; likewise against the best block of a baseline that has a value for every block.
+A baseline that was measured on the same items is compared *replicate by replicate*: the lower bound of the paired
+bootstrap of the difference must be above zero.  (Two intervals that may not overlap are a harder test than their
+95 % says, because both move with the same items.)  The bootstrap does not refit, so where both are cross-validated
+probes its interval is widened by ``sqrt(1 + k / (k - 1))``, the correction of Nadeau & Bengio (Machine Learning
+52, 2003) for ``k`` folds whose training parts overlap; without it, two probes that read the same spurious cue
+equally well differ "significantly" in a fifth of constructed models.  Without replicates the lower bound must exceed
+the baseline's upper bound.  What was not given to compare with is named in ``missing`` and printed beside the role.
 
 Where a role is found:
 
@@ -67,7 +72,8 @@ class Role:
         range: ``(start, end)``, onset to the first block at 80 % of the peak's height.
         plateau: ``(start, end)``, the blocks around the peak at 80 % of its height or more.
         value, low, high: the curve at its best block.
-        beaten: what it was compared with: name to ``[bound, margin]``, margin = low - bound.
+        beaten: what it was compared with: name to ``[bound, margin]``, beaten where the margin is positive
+            (:func:`comparisons`).
         missing: what it was not compared with.
         depth: number of blocks of the model, for relative depth.
         notes: e.g. how many items never showed the answer and were left out of the average.
@@ -223,20 +229,43 @@ def onsets(values: Any, floor: Any = 0.0, level: float = HALF) -> dict[str, np.n
     return {k: np.where(dead, np.nan, v.astype(np.float64)) for k, v in out.items()}
 
 
-def comparisons(curve: Curve, null_quantile: float = 0.95) -> dict[str, float]:
-    """The bound that the best block's lower bound must exceed, by name of what is compared with.
+def comparisons(curve: Curve, best: int, null_quantile: float = 0.95) -> dict[str, tuple[float, float]]:
+    """What the best block is held against: name to ``(bound, margin)``; it is beaten where the margin is above zero.
 
-    The null's bound is the quantile of the maximum over blocks of each null draw (without the draws, the
-    largest of the null's bounds by block); a baseline's is the largest upper bound over blocks.
+    Null: the bound is the quantile of the maximum over blocks of each null draw (without the draws, the largest of the
+    null's bounds by block), the margin the curve's lower bound less this bound.  A baseline with as many replicates
+    as the curve: the bound is its largest value over blocks, the margin the lower 95 % bound of the paired
+    difference of the curve at its best block and the baseline at its own, widened where ``meta["folds"]`` says that
+    the curve is cross-validated.  A baseline without: its largest upper bound over blocks, and the curve's lower bound
+    less that.  The correction is meant for a t-test of fold-wise means; its use on a bootstrap interval is [own].
+
+    Args:
+        curve: with whatever it is to be compared with.
+        best: position of its best block.
+        null_quantile: of the null.
     """
-    bounds = {}
+    low = float(curve.low[best])
+    folds = int(curve.meta.get("folds") or 0)
+    widen = np.sqrt(1 + folds / (folds - 1)) if folds > 1 else 1.0
+    out = {}
     if curve.null_draws is not None:
-        bounds["null"] = float(np.quantile(np.nanmax(curve.null_draws, axis=1), null_quantile))
+        bound = float(np.quantile(np.nanmax(curve.null_draws, axis=1), null_quantile))
+        out["null"] = (bound, low - bound)
     elif curve.null is not None:
-        bounds["null"] = float(np.nanmax(curve.null))
+        bound = float(np.nanmax(curve.null))
+        out["null"] = (bound, low - bound)
     for name, baseline in curve.baselines.items():
-        bounds[name] = float(np.nanmax(baseline.high))
-    return bounds
+        drawn = baseline.replicates
+        if curve.replicates is None or drawn is None or len(drawn) != len(curve.replicates):
+            bound = float(np.nanmax(baseline.high))
+            out[name] = (bound, low - bound)
+            continue
+        value = np.atleast_1d(np.asarray(baseline.value, dtype=np.float64))
+        at = int(np.nanargmax(value))
+        paired = curve.replicates[:, best] - drawn[:, min(at, drawn.shape[1] - 1)]
+        own = float(curve.value[best] - value[at])
+        out[name] = (float(value[at]), own - float(widen * (own - np.nanquantile(paired, 0.025))))
+    return out
 
 
 def find_role(name: str, curve: Curve, expected: tuple[str, ...] | None = None, notes: tuple[str, ...] = ()) -> Role:
@@ -256,8 +285,8 @@ def find_role(name: str, curve: Curve, expected: tuple[str, ...] | None = None, 
     if not np.isfinite(curve.value).any():
         why = str(curve.meta.get("undefined", "the curve has no finite value"))
         return Role(name, False, why, depth=curve.meta.get("depth"), notes=notes)
-    bounds = comparisons(curve)
-    missing = tuple(k for k in ("null", *expected) if k not in bounds)
+    known = {"null" if curve.null is not None or curve.null_draws is not None else "", *curve.baselines}
+    missing = tuple(k for k in ("null", *expected) if k not in known)
     depth = curve.meta.get("depth")
     plain: dict[str, Any] = {"depth": depth, "notes": notes}
     finite = np.isfinite(curve.value)
@@ -265,19 +294,19 @@ def find_role(name: str, curve: Curve, expected: tuple[str, ...] | None = None, 
     at = onsets(curve.value, floor)
     best = int(np.nanargmax(np.where(finite, curve.value - floor, np.nan)))
     value, low, high = (float(getattr(curve, k)[best]) for k in ("value", "low", "high"))
-    beaten = {k: (bound, low - bound) for k, bound in bounds.items()}
+    beaten = comparisons(curve, best)
     plain |= {"beaten": beaten, "value": value, "low": low, "high": high, "missing": missing}
-    if "null" not in bounds:
+    if "null" not in beaten:
         return Role(name, False, "no shuffled-label null was measured", **plain)
     if curve.replicates is None:
         return Role(name, False, "no bootstrap replicates, so its interval is unknown", **plain)
-    failed = [k for k, bound in bounds.items() if not low > bound]
+    failed = [k for k, (_, margin) in beaten.items() if not margin > 0]
     if failed or np.isnan(at["onset"][0]):
-        worst = max(failed, key=lambda k: bounds[k], default="null")
+        worst = max(failed, key=lambda k: beaten[k][0], default="null")
         words = {"null": "shuffled labels (best block of the null)", **_WORDS}.get(worst, worst)
         reason = (
             f"best block {curve.blocks[best]} has {value:.2f} [{low:.2f}, {high:.2f}] {curve.unit}".rstrip()
-            + f", not above {words} at {bounds[worst]:.2f}"
+            + f", not above {words} at {beaten[worst][0]:.2f}"
         )
         return Role(name, False, reason, **plain)
     blocks = np.asarray(curve.blocks)

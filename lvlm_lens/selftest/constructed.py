@@ -6,10 +6,11 @@ and runs without any hook.  In a hidden basis, turned by a random rotation so th
 * *Embeddings* hold a large constant (it keeps RMSNorm's scale nearly the same for all items), a word's bit in the
   coordinate of its slot, and Gaussian nuisance.  The tower's first convolution reads pixel patterns; its blocks
   add next to nothing; the projector is linear in effect, because ``gelu(z) - gelu(-z) = z``.
-* *Attention* with query and key weights of nearly zero is uniform: one head in block 0 averages the nuisance of all
-  words and patches onto the last position, into the very directions that will carry danger, conjunction and
-  refusal (so that each has a known signal-to-noise ratio) and, more strongly, into distractor directions; one head
-  each in ``move_text`` and ``move_image`` brings the bits.
+* *Attention* of the heads in use looks at the first token, which holds nothing, from everywhere but the template's
+  last token, whose query is zero: there it is uniform.  One head in block 0 averages the nuisance of all words and
+  patches onto the last position, into the very directions that will carry danger, conjunction and refusal (so that
+  each has a known signal-to-noise ratio) and, more strongly, into distractor directions; one head each in
+  ``move_text`` and ``move_image`` brings the bits.
 * *The MLP* multiplies: ``silu(g) u + silu(-g) (-u) = g u`` exactly, with two neurons.  So ``p = u v`` is written in
   block ``perceive`` and ``q = r s`` in block ``fuse``.  In block ``express`` a neuron whose gate is held open by the
   constant adds ``p + q`` along the refusal token's direction.
@@ -26,18 +27,34 @@ import numpy as np
 import torch
 
 from ..models import LVLM
-from .items import FILLERS, GRID, IMAGE_BITS, IMAGE_NUISANCE, PATCH, PATTERN_STRENGTH, TEXT_BITS
-from .items import filler_words, patterns, slot_words
+from .items import (
+    FILLERS,
+    GRID,
+    IMAGE_BITS,
+    IMAGE_NUISANCE,
+    PATCH,
+    PATTERN_STRENGTH,
+    TEXT_BITS,
+    filler_words,
+    patterns,
+    slot_words,
+)
 from .plan import Plan
 
 REFUSAL, ANSWER = "Sorry", "Sure"
+FIRST, COLLECTOR = "<s>", ":"
+"""First token of the template, and the one that also ends it."""
 _CONSTANT = 8.0
+_MARK = _CONSTANT / 2
+"""Strength of the marks of the first token and of the collecting one."""
 _WORD_STRENGTH = 2.0
 _TOWER, _HEADS, _HEAD, _NEURONS = 16, 4, 16, 32
 _DISTRACTORS, _SPARE = 3, 2
 _NUISANCE = 3 + _DISTRACTORS + _SPARE
-_BACKGROUND = 0.2
-_LENGTH = 5.0 + GRID * GRID + 10.5 + 3.5
+_BACKGROUND = 0.1
+_FOCUS = 12.0
+"""Attention logit of the first token, from every token but the collecting one."""
+_LENGTH = 5.0 + GRID * GRID + 10.5 + 3.0
 """Mean number of tokens: template, patches, fillers, slot words."""
 
 
@@ -57,7 +74,9 @@ class _Coordinates:
         self.target = np.arange(at, at + _NUISANCE)  # where each source's nuisance goes
         self.p, self.q, self.refusal = (int(k) for k in self.target[:3])
         self.distractors = self.target[3 : 3 + _DISTRACTORS]
-        self.count = at + _NUISANCE
+        at += _NUISANCE
+        self.collects, self.first_token = at, at + 1
+        self.count = at + 2
 
 
 def constructed_tokenizer() -> Any:
@@ -65,7 +84,7 @@ def constructed_tokenizer() -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = ["<pad>", "<s>", "</s>", "<unk>", "<image>", "USER", "ASSISTANT", ":", REFUSAL, ANSWER, *filler_words()]
+    words = ["<pad>", FIRST, "</s>", "<unk>", "<image>", "USER", "ASSISTANT", COLLECTOR, REFUSAL, ANSWER, *filler_words()]
     words += [word for bit in TEXT_BITS for value in (1, -1) for word in slot_words(bit)[value]]
     tokenizer = Tokenizer(models.WordLevel({word: k for k, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -141,8 +160,9 @@ class _Weights:
         self.code = {word: self.rng.standard_normal(_NUISANCE) for word in filler_words()}
         # squared length of a word's and of the last position's vector, without and with what danger adds
         word = _CONSTANT**2 + _NUISANCE
+        self.first_scale = np.sqrt(plan.width / (_CONSTANT**2 + _MARK**2))
         self.word_scale = np.sqrt(plan.width / word)
-        last = _CONSTANT**2 + len(self.at.moved) + float((spread**2).sum()) + self.amplitude**2
+        last = _CONSTANT**2 + _MARK**2 + len(self.at.moved) + float((spread**2).sum()) + self.amplitude**2
         self.last_scale = np.sqrt(plan.width / last)
 
     def direction(self, *coordinates: int) -> np.ndarray:
@@ -201,6 +221,8 @@ class _Weights:
         embed = self.model.get_input_embeddings().weight
         rows = np.tile(_CONSTANT * self.direction(self.at.constant), (len(embed), 1))  # [vocab, d]
         source = self.direction(*self.at.source)
+        for word, mark in ((COLLECTOR, self.at.collects), (FIRST, self.at.first_token)):
+            rows[self.tokenizer.convert_tokens_to_ids(word)] += _MARK * self.direction(mark)
         for word, code in self.code.items():
             rows[self.tokenizer.convert_tokens_to_ids(word)] += source @ code
         for bit in TEXT_BITS:
@@ -228,7 +250,7 @@ class _Weights:
         return 1.5 * self.amplitude
 
     def _attention(self, block: int) -> None:
-        """Uniform heads that bring nuisance (head 0 of block 0) and bits (heads 1 and 2) to the later positions."""
+        """Heads that bring nuisance (head 0 of block 0) and bits (heads 1 and 2) to the later positions."""
         attention = self.model.model.language_model.layers[block].self_attn
         plan, at = self.plan, self.at
         share = _LENGTH / self.word_scale  # undoes the average over tokens and the norm's scale
@@ -250,6 +272,13 @@ class _Weights:
         rows = slice(head * _HEAD, head * _HEAD + len(gain))
         every = slice(head * _HEAD, (head + 1) * _HEAD)
         attention.q_proj.weight[every] = 0
+        attention.k_proj.weight[every] = 0
+        # The slowest of the rotary frequencies does not turn within a prompt: its pair of features ends the head.
+        slow = head * _HEAD + _HEAD - 1
+        looks = self.direction(self.at.constant) / _CONSTANT - self.direction(self.at.collects) / _MARK
+        steep = _FOCUS * _HEAD**0.5 / (self.word_scale * self.first_scale * _MARK)
+        attention.q_proj.weight[slow] = _tensor(steep * looks)
+        attention.k_proj.weight[slow] = _tensor(self.direction(self.at.first_token))
         attention.v_proj.weight[every] = 0
         attention.o_proj.weight[:, every] = 0
         attention.v_proj.weight[rows] = _tensor(self.basis[:, list(origin)].T)

@@ -28,9 +28,6 @@ from ..locate.trajectory import Trajectory
 from ..locate.unembedding import Unembedding
 from .plan import Plan
 
-ROLE_MEASURES = {"linear_probe": "perception", "joint_probe": "semantics", "lens_log_odds": "expression"}
-"""Names of the measures behind the three roles of ``locate_roles``."""
-
 
 @dataclass(frozen=True)
 class Readings:

@@ -68,7 +68,7 @@ def run_study(
     Returns:
         JSON-ready: ``measures`` (rows), ``order_test`` (rows), ``standing`` by measure, settings, and every trial.
     """
-    sizes = tuple(sorted(set(int(size) for size in pairs)))
+    sizes = tuple(sorted({int(size) for size in pairs}))
     if models < 1 or not sizes or sizes[0] < 20:
         raise UsageError(f"{models} models of {list(pairs)} pairs; a study needs a model and at least 20 pairs")
     trials = []
@@ -184,12 +184,12 @@ def table(result: dict[str, Any]) -> str:
             return "MISSED: " + ", ".join(missed)
         return "reached" if all(targets.values()) else "not all tested"
 
-    head = f"{'measure':23s} {'pairs':>5s}  {'within 1 block, %':20s} {'truth inside, %':20s} {'width':>5s} {'error':>5s}  "
+    head = f"{'measure':23s} {'pairs':>5s}  {'within 1 block, %':20s} {'truth inside, %':20s} "
     lines = [
         f"{result['models']} models whose answer is known, seed {result['seed']}, {result['seconds']:.0f} s; targets: "
         "within one block in 95 %, truth inside in 90 to 98 %, false alarms at most 5 %",
         "",
-        head + f"{'false alarms, %':20s} targets",
+        head + f"{'width':>5s} {'error':>5s}  {'false alarms, %':20s} targets",
     ]
     for row in result["measures"]:
         lines.append(

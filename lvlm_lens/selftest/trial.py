@@ -19,7 +19,8 @@ from ..locate.unembedding import Unembedding
 from ..models import LVLM
 from .constructed import build
 from .items import draw_items
-from .measures import ROLE_MEASURES, Readings, other_curves, truths
+from .measures import Readings, other_curves, truths
+from .names import ROLE_MEASURES
 from .plan import Plan
 
 
@@ -94,7 +95,7 @@ def run_trial(
         plan: the model.
         pairs: sample sizes; the smaller ones are the first pairs of the largest.
         replicates, permutations: of intervals and nulls.
-        others: whether the measures beside those of the three roles are asked too.
+        others: whether the measures beside those of the three roles are asked too, at the largest sample size.
     """
     begin = time.perf_counter()
     whole = read(plan, max(pairs))
@@ -109,7 +110,8 @@ def run_trial(
             outcomes.append(_outcome(measure, size, known[measure], located.roles[role]))
         if plan.gap is not None:
             ordered.append(Ordered(size, plan.gap, located.order_test["p_value"]))
-        for name, curve in other_curves(part, replicates, permutations, plan.seed) if others else ():
+        asked = others and size == max(pairs)
+        for name, curve in other_curves(part, replicates, permutations, plan.seed) if asked else ():
             outcomes.append(_outcome(name, size, known[name], _role(name, curve)))
     return Trial(plan, tuple(outcomes), tuple(ordered), time.perf_counter() - begin)
 

@@ -1,0 +1,45 @@
+"""``lvlm-lens selftest``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from .console import progress_bars
+from .options import add_output_options
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the study on constructed models."""
+    add = parser.add_argument
+    add("--models", type=int, default=40, metavar="N", help="constructed models (default: 40)")
+    add("--pairs", default="50,100,200", metavar="N[,N]", help="sample sizes in pairs (default: 50,100,200)")
+    add("--seed", type=int, default=1, help="seed of models and items (default: 1)")
+    add("--out", metavar="FILE", help="write the JSON there too, without the single trials")
+    add_output_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Build, locate, compare with the truth, print the table.  A missed target is a row, not an exit code."""
+    from pathlib import Path
+
+    from ..errors import UsageError
+    from ..provenance import environment
+    from ..runfolder import write_atomic
+    from ..selftest.study import run_study, table
+
+    try:
+        pairs = [int(word) for word in options.pairs.split(",")]
+    except ValueError:
+        raise UsageError(f"--pairs is {options.pairs!r}; write numbers with commas, e.g. 50,200") from None
+    with progress_bars(options.quiet) as tell:
+        result = run_study(options.models, pairs, options.seed, tell=tell)
+    if options.out is not None:
+        kept = {key: value for key, value in result.items() if key != "trials"}
+        kept["environment"] = environment(options.seed)
+        write_atomic(Path(options.out), json.dumps(kept, indent=1, allow_nan=False) + "\n")
+    if options.json:
+        print(json.dumps(result, indent=2, allow_nan=False))
+    elif not options.quiet:
+        print(table(result))
+    return 0
