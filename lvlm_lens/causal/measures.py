@@ -152,8 +152,8 @@ def _scaled_blocks(study: Study) -> Measured:
 MEASURES: tuple[MeasureSpec, ...] = (
     MeasureSpec("refusal_direction", "perception", "edits",
                 "arXiv 2406.11717 [code]; effect by block and its null [own]",
-                "refusal lost when the block's mean-difference direction is ablated everywhere; its choice by "
-                "ablation, steering and KL in the table", _refusal_direction, expected=("input_embedding", "random_twin")),
+                "refusal lost when the block's mean-difference direction is ablated; its choice by the "
+                "published rule in the table", _refusal_direction, expected=("input_embedding", "random_twin")),
     MeasureSpec("head_attribution", "perception", "edits", f"{HeadContrast.source}; SASA's singular-vector score [3P]",
                 "Ships' KL of one head switched off, harmful minus harmless (not counted: the largest head of a block, "
                 "not its residual)", _head_attribution, votes=False),

@@ -1,0 +1,85 @@
+"""Atlases of several runs side by side at relative depth, and the differences with their intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ..locate.curve import Curve
+from ..locate.roles import LayerRoles
+from .theme import NEUTRAL, PAGE, ROLE_COLOURS, ROLE_TITLES, new_figure, theme
+
+_ORDER = ("perception", "semantics", "expression")
+_UNITS = {"onset": "onset (share of depth)", "peak": "peak (share of depth)", "value": "value at the best block"}
+
+
+def plot_comparison(
+    runs: Sequence[tuple[str, Mapping[str, Curve], LayerRoles, int]], tests: Sequence[Mapping[str, Any]]
+) -> Figure:
+    """Draw.
+
+    Args:
+        runs: name, curves by role, roles and number of blocks of each run.
+        tests: rows of :class:`~lvlm_lens.comparison.Comparison`; those with a ``reason`` are left out.
+    """
+    columns = min(3, len(runs))
+    rows = -(-len(runs) // columns)
+    tested = [row for row in tests if "reason" not in row]
+    height = 0.17 * max(map(len, ([r for r in tested if r["quantity"] == q] for q in _UNITS)), default=0)
+    with theme():
+        figure = new_figure(PAGE, 2.4 * rows + (height + 1.1 if tested else 0.4))
+        above, below = figure.subfigures(2, 1, height_ratios=[2.4 * rows, height + 1.1]) if tested else (figure, None)
+        grid = above.subplots(rows, columns, squeeze=False, sharey=True)
+        for cell in grid.flat[len(runs) :]:
+            cell.set_visible(False)
+        for axes, run in zip(grid.flat, runs, strict=False):
+            _atlas(axes, *run)
+        grid[0, 0].legend(*grid[0, 0].get_legend_handles_labels(), loc="lower right", fontsize=6)
+        for row in grid:
+            row[0].set_ylabel("AUROC, harmful\nagainst harmless")
+        if below is not None:
+            _differences(below.subplots(1, len(_UNITS), sharey=False), tested)
+    return figure
+
+
+def _atlas(axes: Axes, name: str, curves: Mapping[str, Curve], roles: LayerRoles, depth: int) -> None:
+    for at, role in enumerate(_ORDER):
+        if role not in curves:
+            continue
+        curve, colour, found = curves[role], ROLE_COLOURS[role], roles[role]
+        x = (np.asarray(curve.blocks) + 1) / depth
+        axes.fill_between(x, curve.low, curve.high, color=colour, alpha=0.18, lw=0)
+        axes.plot(x, curve.value, color=colour, ls="-" if found.found else (0, (2, 2)), marker="o", ms=2,
+                  label=ROLE_TITLES[role])  # fmt: skip
+        if found.found and found.onset is not None:
+            y = 0.30 + 0.045 * at
+            assert found.onset_low is not None and found.onset_high is not None
+            axes.plot([(found.onset_low + 1) / depth, (found.onset_high + 1) / depth], [y, y], color=colour, lw=1.4)
+            axes.plot((found.onset + 1) / depth, y, marker="D", ms=3.5, color=colour)
+    axes.axhline(0.5, color=NEUTRAL, lw=0.6)
+    axes.set_xlim(0, 1.02)
+    axes.set_ylim(0.26, 1.03)
+    axes.set_xlabel("relative depth (diamonds: onsets)")
+    axes.set_title(f"{name} ({depth} blocks)", fontsize=7.5)
+
+
+def _differences(panels: Sequence[Axes], tested: Sequence[Mapping[str, Any]]) -> None:
+    for axes, (quantity, words) in zip(panels, _UNITS.items(), strict=True):
+        here = [row for row in tested if row["quantity"] == quantity]
+        names = []
+        for at, row in enumerate(here):
+            colour = ROLE_COLOURS[row["role"]]
+            axes.plot([row["low"], row["high"]], [-at, -at], color=colour, lw=1.2)
+            sure = row["q_value"] < 0.05
+            axes.plot(row["difference"], -at, marker="o", ms=4, color=colour, mfc=colour if sure else "white")
+            names.append(f"{row['second']} − {row['first']}")
+        axes.axvline(0, color=NEUTRAL, lw=0.7)
+        axes.set_title("Δ " + words, fontsize=7, weight="normal")
+        axes.set_yticks([-at for at in range(len(here))], names, fontsize=5.5)
+        axes.set_ylim(-len(here) + 0.4, 0.6)
+        axes.grid(axis="x")
+    panels[-1].set_xlabel("filled: q < 0.05")
