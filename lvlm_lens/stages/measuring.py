@@ -130,11 +130,12 @@ def twin_lens(twin: LVLM) -> Unembedding | None:
 
 def standing_of(name: str) -> str:
     """How the measure stands on models whose answer is known: ``reached``, ``missed`` or ``untested``."""
+    from ..selftest import standing
+
     try:
-        from ..selftest import standing
-    except ImportError:
+        return standing(name)
+    except FileNotFoundError:  # no study was recorded with this copy of the package
         return "untested"
-    return standing(name)
 
 
 def measure_stage(study: Study, names: Sequence[str], folder: Path | None = None, tell: Tell | None = None) -> Findings:
