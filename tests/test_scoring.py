@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from lvlm_lens.errors import DataError, UsageError
-from lvlm_lens.evaluate.rates import benjamini_hochberg, bootstrap, mcnemar, paired_bootstrap, rate, wilson
+from lvlm_lens.evaluate.rates import bootstrap, mcnemar, paired_bootstrap, rate, wilson
 from lvlm_lens.evaluate.refusal import RULES, all_rules, is_refusal, normalise, refusal_rule
 from lvlm_lens.evaluate.refusal_check import check_table, read_scored, score_refusal_scorers
 from lvlm_lens.evaluate.thinking import split_thinking
@@ -167,12 +167,6 @@ def test_paired_bootstrap():
         found = paired_bootstrap(draw.random(60) < 0.5, draw.random(60) < 0.5, resamples=400, seed=seed)
         covered += found.low <= 0 <= found.high
     assert 86 <= covered <= 100
-
-
-def test_benjamini_hochberg_agrees_with_scipy():
-    p = np.random.default_rng(3).random(25) ** 2
-    assert benjamini_hochberg(p) == pytest.approx(stats.false_discovery_control(p))
-    assert benjamini_hochberg([]).size == 0
 
 
 def test_scorer_check_counts(tmp_path):

@@ -19,11 +19,12 @@ from ..activations.edit import Edit
 from ..activations.loop import Progress, run_batches
 from ..data import Sample
 from ..errors import NumericalError, UsageError
+from ..inference import false_discovery
 from ..models.encode import Encoded
 from ..models.features import FeatureCache
 from ..models.lvlm import LVLM
 from .metrics import LogitsFunction, Metric, make_metric, numbers
-from .significance import bootstrap_mean, false_discovery, sign_flip_p
+from .significance import bootstrap_mean, sign_flip_p
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import RunFolderError
-from .significance import bootstrap_mean, false_discovery, sign_flip_p
+from ..inference import false_discovery
+from .significance import bootstrap_mean, sign_flip_p
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -56,19 +56,3 @@ def sign_flip_p(differences: np.ndarray, groups: Sequence[str], draws: int = 400
     # rounding must not decide ties: the flip of all signs gives the observed sum again
     p = (1 + (null >= observed * (1 - 1e-9) - 1e-12).sum(0)) / (1 + draws)
     return np.where(there.any(1), p, np.nan)
-
-
-def false_discovery(p_values: np.ndarray) -> np.ndarray:
-    """Benjamini-Hochberg adjusted p-values, same shape; NaN stays NaN and is not counted as a test."""
-    p = np.asarray(p_values, dtype=np.float64)
-    adjusted = np.full(p.shape, np.nan)
-    there = np.isfinite(p)
-    flat = p[there]
-    if not flat.size:
-        return adjusted
-    order = np.argsort(flat)[::-1]
-    steps = flat[order] * len(flat) / np.arange(len(flat), 0, -1)
-    out = np.empty_like(flat)
-    out[order] = np.minimum(1.0, np.minimum.accumulate(steps))
-    adjusted[there] = out
-    return adjusted

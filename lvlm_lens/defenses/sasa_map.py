@@ -16,7 +16,8 @@ import numpy as np
 
 from ..data import Sample
 from ..errors import DataError
-from ..locate.statistics import Resampling, auroc, benjamini_hochberg, interval, paired_bootstrap, weighted_auroc
+from ..inference import false_discovery
+from ..locate.statistics import Resampling, auroc, interval, paired_bootstrap, weighted_auroc
 from .base import groups_of
 from .probe import LogisticProbe
 from .projection import CONTROLS, Cell
@@ -126,7 +127,7 @@ def gain_map(
                 "negative_share": made.negative[cell] / max(made.tokens[cell], 1),
             }
         )
-    q_values = benjamini_hochberg([row["p_value"] for row in rows])
+    q_values = false_discovery([row["p_value"] for row in rows])
     for row, q in zip(rows, q_values, strict=True):
         row["q_value"] = float(q)
     return {"blocks": sorted({b for c in cells for b in (c.safety, c.fused)}), "cells": rows}
@@ -165,7 +166,7 @@ def compare(
             row["sasa_over_this"] = paired_gain(split, scores[main], values)
         table.append(row)
     tested = [row["over_reference"] for row in table if "over_reference" in row]
-    for row, q in zip(tested, benjamini_hochberg([row["p_value"] for row in tested]), strict=True):
+    for row, q in zip(tested, false_discovery([row["p_value"] for row in tested]), strict=True):
         row["q_value"] = float(q)
     return table
 

@@ -4,7 +4,6 @@ from .judges import EndpointJudge, LocalJudge, Verdict, judge_answers
 from .rates import (
     Rate,
     ScoreTable,
-    benjamini_hochberg,
     bootstrap,
     mcnemar,
     paired_bootstrap,
@@ -24,7 +23,6 @@ __all__ = [
     "Rubric",
     "ScoreTable",
     "Verdict",
-    "benjamini_hochberg",
     "bootstrap",
     "is_refusal",
     "judge_answers",

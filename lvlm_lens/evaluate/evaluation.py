@@ -20,6 +20,7 @@ import numpy as np
 
 from ..data import Sample
 from ..errors import DataError, UsageError
+from ..inference import false_discovery
 from ..locate.statistics import Resampling, group_folds, interval, weighted_auprc, weighted_auroc, weighted_tpr_at_fpr
 from ..models.lvlm import LVLM
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
@@ -28,7 +29,7 @@ from .cost import Cost, metered
 from .inside import InsideTable, inside_text
 from .judged import judged_success
 from .judges import EndpointJudge, TextModel
-from .rates import Rate, benjamini_hochberg, mcnemar, paired_bootstrap, rate
+from .rates import Rate, mcnemar, paired_bootstrap, rate
 from .refusal import is_refusal
 from .utility import is_correct
 
@@ -396,7 +397,7 @@ def _tests(
                     "n": len(both),
                 }
             )
-    for row, q in zip(rows, benjamini_hochberg([row["p_value"] for row in rows]), strict=True):
+    for row, q in zip(rows, false_discovery([row["p_value"] for row in rows]), strict=True):
         row["q_value"] = float(q)
     return rows
 

@@ -1,7 +1,7 @@
 """Rates with intervals, and tests between two models on the same items.
 
 Wilson's interval for independent items; a bootstrap over groups where items share a picture or a behaviour; McNemar's
-exact test and the paired bootstrap for two systems on the same items; Benjamini and Hochberg for many tests.
+exact test and the paired bootstrap for two systems on the same items.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from scipy import stats
 
 from ..errors import DataError
+from ..inference import wilson_bounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +43,7 @@ def wilson(successes: int, total: int, name: str = "", level: float = 0.95) -> R
         raise DataError(f"{successes} successes of {total} is not a share")
     if total == 0:
         return Rate(name, np.nan, np.nan, np.nan, 0, 0)
-    z = stats.norm.ppf((1 + level) / 2)
-    share = successes / total
-    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * np.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
-    low = 0.0 if successes == 0 else float(middle - half)
-    high = 1.0 if successes == total else float(middle + half)
-    return Rate(name, share, low, high, successes, total)
+    return Rate(name, successes / total, *wilson_bounds(successes, total, level), successes, total)
 
 
 def rate(outcomes: Sequence[bool | int], name: str = "", level: float = 0.95) -> Rate:
@@ -130,19 +125,6 @@ def paired_bootstrap(
     tail = min((means <= 0).mean(), (means >= 0).mean())
     p = min(1.0, max(2 * tail, 1 / resamples))
     return Difference(float(apart.mean()), float(low), float(high), float(p), "paired bootstrap over groups")
-
-
-def benjamini_hochberg(p: Sequence[float]) -> np.ndarray:
-    """Adjusted p values that bound the false discovery rate (Benjamini and Hochberg 1995); same order as ``p``."""
-    array = np.asarray(p, float)
-    if array.size == 0:
-        return array
-    order = np.argsort(array)
-    scaled = array[order] * array.size / np.arange(1, array.size + 1)
-    adjusted = np.minimum.accumulate(scaled[::-1])[::-1].clip(max=1.0)
-    result = np.empty_like(array)
-    result[order] = adjusted
-    return result
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ import numpy as np
 
 from ..data import Sample
 from ..errors import DataError
+from ..inference import wilson_bounds
 from .curve import Curve, curve_from_draws
 from .evidence import Evidence
 from .probe import LinearProbe
@@ -299,12 +300,10 @@ def _not_found(roles: Mapping[str, Role]) -> str:
 
 def share(count: int, total: int) -> dict[str, float | int | None]:
     """A proportion with its Wilson 95 % interval (``None`` where there is nothing to count)."""
-    from scipy.stats import binomtest
-
     if not total:
         return {"count": 0, "n": 0, "value": None, "low": None, "high": None}
-    bounds = binomtest(count, total).proportion_ci(0.95, method="wilson")
-    return {"count": count, "n": total, "value": count / total, "low": float(bounds.low), "high": float(bounds.high)}
+    low, high = wilson_bounds(count, total)
+    return {"count": count, "n": total, "value": count / total, "low": low, "high": high}
 
 
 def quadrant_table(samples: Sequence[Sample], perceived: np.ndarray, refused: np.ndarray) -> list[dict[str, Any]]:

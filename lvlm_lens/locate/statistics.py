@@ -277,17 +277,6 @@ def sign_flip_test(differences: Any, groups: Any = None, draws: int = 2000, rand
     return {"mean": mean, "p_value": permutation_p_value(np.abs(mean) - 1e-12, null)}
 
 
-def benjamini_hochberg(p_values: Any) -> np.ndarray:
-    """Adjusted p-values of the same shape (false-discovery rate, independent or positively dependent tests)."""
-    p = np.asarray(p_values, dtype=np.float64)
-    flat = p.reshape(-1)
-    order = np.argsort(flat)[::-1]
-    ranks = np.arange(len(flat), 0, -1)
-    adjusted = np.empty_like(flat)
-    adjusted[order] = np.minimum(1.0, np.minimum.accumulate(flat[order] * len(flat) / ranks))
-    return adjusted.reshape(p.shape)
-
-
 def permute_labels(labels: Any, groups: Any = None, draws: int = 50, random_state: int = 0) -> np.ndarray:
     """Labels shuffled so that the dependence inside groups stays.
 

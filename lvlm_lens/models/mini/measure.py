@@ -9,7 +9,6 @@ sorry or cannot; replies are greedy.
 from __future__ import annotations
 
 import json
-import math
 import random
 import time
 from collections.abc import Iterable, Sequence
@@ -31,6 +30,7 @@ from ...data.mini import load_mini
 from ...data.mini.heldout import NEW_STYLE_THINGS, SEEDS, styles_of
 from ...data.mini.objects import THINGS
 from ...data.mini.render import draw_spec, render
+from ...inference import wilson_bounds
 
 REFUSAL_WORDS = ("sorry", "cannot", "unable", "can't")
 BATCH = 64
@@ -38,11 +38,8 @@ BATCH = 64
 
 def wilson(hits: int, total: int) -> dict[str, float | int]:
     """A rate with its 95 % Wilson interval."""
-    z = 1.959964
-    rate = hits / total
-    middle = (rate + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * math.sqrt(rate * (1 - rate) / total + z * z / (4 * total * total))
-    return {"value": rate, "low": max(middle - half, 0.0), "high": min(middle + half, 1.0), "n": total}
+    low, high = wilson_bounds(hits, total)
+    return {"value": hits / total, "low": low, "high": high, "n": total}
 
 
 def is_refusal(reply: str) -> bool:

@@ -1,0 +1,35 @@
+"""The two pieces of statistics that every room needs: an interval for a share, and control of many tests.
+
+Both are SciPy's; this module only fixes what happens at the edges, so that all rooms agree on it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def wilson_bounds(successes: int, total: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval (Wilson 1927) of ``successes`` in ``total`` trials; NaN where there are none."""
+    from scipy.stats import binomtest
+
+    if not total:
+        return float("nan"), float("nan")
+    bounds = binomtest(int(successes), int(total)).proportion_ci(level, method="wilson")
+    return float(bounds.low), float(bounds.high)
+
+
+def false_discovery(p_values: Any) -> np.ndarray:
+    """Adjusted p-values of the same shape (Benjamini and Hochberg 1995), for independent or positively dependent tests.
+
+    NaN stays NaN and is not counted as a test.
+    """
+    from scipy.stats import false_discovery_control
+
+    p = np.asarray(p_values, dtype=np.float64)
+    adjusted = np.full(p.shape, np.nan)
+    there = np.isfinite(p)
+    if there.any():
+        adjusted[there] = false_discovery_control(p[there])
+    return adjusted
