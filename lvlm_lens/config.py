@@ -30,6 +30,7 @@ class SweepConfig:
         twin: measure the random-weight twin too.
         pairs: matched pairs that are patched; 0 leaves patching out.
         sasa: measure what SASA's projection gains.
+        defenses: ask a few defences on a few requests.
         measures: ``default``, ``all``, or names with commas (:mod:`lvlm_lens.stages.measuring`).
         folds, permutations, replicates: of the probes, their null and their intervals.
         strict: stop at the first record that cannot be used.
@@ -54,6 +55,7 @@ class SweepConfig:
     twin: bool = True
     pairs: int = 12
     sasa: bool = True
+    defenses: bool = True
     measures: str = "default"
     folds: int = 5
     permutations: int = 50

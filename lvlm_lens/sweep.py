@@ -32,8 +32,8 @@ from .models.lvlm import LVLM
 from .models.positions import Positions
 from .provenance import environment
 from .runfolder import RunFolder
-from .stages.defending import defence_stage
-from .stages.drawing import draw_causal, draw_figures
+from .stages.defending import defence_stage, table_stage
+from .stages.drawing import draw_causal, draw_defenses, draw_figures
 from .stages.drawing_measures import draw_measures
 from .stages.inputs import describe_data, load_inputs, run_identity
 from .stages.measuring import make_study, measure_stage, parse_measures, twin_lens
@@ -151,10 +151,17 @@ def run_sweep(config: SweepConfig, tell: Tell | None = None, command: list[str] 
         usable = {sample.id for sample in evidence.samples}
         with _timed(timings, "sasa"), context("SASA"):
             sasa, report = defence_stage(model, data, located.roles, usable, config.seed, tell)
+    defenses: dict[str, Any] = {"done": False, "reason": "not asked for"}
+    table = None
+    if config.defenses:
+        usable = {sample.id for sample in evidence.samples}
+        with _timed(timings, "defenses"), context("defences"):
+            defenses, table = table_stage(model, data, report, usable, config.seed, tell)
     with _timed(timings, "figures"):
         figures = draw_figures(folder.path, model, evidence, located, backbone, tell, findings)
         figures += draw_measures(folder.path, model.n_blocks, findings)
         figures += draw_causal(folder.path, model, data, grid, report, tell)
+        figures += draw_defenses(folder.path, table)
     curves = {**located.curves, **findings.curves()}
     result = {
         "schema": SCHEMA,
@@ -170,6 +177,7 @@ def run_sweep(config: SweepConfig, tell: Tell | None = None, command: list[str] 
         **_plain(findings.to_dict()),
         "causal": _plain(causal),
         "sasa": _plain(sasa),
+        "defenses": _plain(defenses),
         "notes": list(located.notes),
         "figures": figures,
         "environment": environment(config.seed, command),

@@ -14,6 +14,24 @@ if TYPE_CHECKING:
     from ..sweep import SweepResult
 
 
+def _print_defenses(console: Any, found: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    if not found["done"]:
+        console.print(f"Defences: not done: {found['reason']}")
+        return
+    setting = found["setting"]
+    asked = f"{setting['harmful']} harmful and {setting['harmless']} harmless requests"
+    table = Table(title=f"Defences, a first look on {asked}")
+    for name in ("system", "attack success", "over-refusal", "forwards a query"):
+        table.add_column(name, justify="left" if name == "system" else "right")
+    for row in found["rows"]:
+        forwards = row["cost"].get("forwards")
+        cells = [_percent(row["attack_success"]), _percent(row["over_refusal"])]
+        table.add_row(row["system"], *cells, "-" if forwards is None else f"{forwards:.1f}")
+    console.print(table)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the sweep."""
     add_run_options(parser)
@@ -27,6 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--pairs", type=int, metavar="N", help="matched pairs to patch; 0 for none (default: 12)")
     parser.add_argument("--no-sasa", dest="sasa", action="store_const", const=False, help="leave SASA out")
+    parser.add_argument(
+        "--no-defenses", dest="defenses", action="store_const", const=False, help="leave the small defence table out"
+    )
     parser.add_argument(
         "--measures", metavar="NAMES", help="default, all, or names with commas; robustness is one of them"
     )
@@ -162,6 +183,7 @@ def print_summary(result: SweepResult) -> None:
         console.print(f"Patching: not done: {causal['reason']}")
     sasa = data["sasa"]
     console.print(f"SASA: {sasa['verdict'] if sasa['done'] else 'not done: ' + sasa['reason']}\n")
+    _print_defenses(console, data["defenses"])
     if data["dataset"]["problems"]:
         console.print(f"{data['dataset']['problems']} record(s) left out; see dataset.problem_list in result.json")
     seconds = sum(data["timings"].values())

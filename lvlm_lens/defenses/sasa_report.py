@@ -217,7 +217,7 @@ def sasa_report(
             with the highest cross-validated AUROC on training data is used.
         features, mode, positions, projection, C: of :class:`~lvlm_lens.defenses.sasa.SASA`.
         candidates: blocks of the map; default every block, or four evenly spaced ones with ``quick``.
-        n_train, n_test: at most so many samples (whole groups); default all, or 96 each with ``quick``.
+        n_train, n_test: at most so many samples (whole groups); default all, or 80 each with ``quick``.
         sizes: training sizes of the label-efficiency curve, those there are enough samples for.
         seeds: subsets a size.
         transfer_to: further data sets on which the fitted probes are scored.
@@ -232,7 +232,7 @@ def sasa_report(
     """
     tell = say or (lambda line: None)
     if quick:
-        n_train, n_test = n_train or 96, n_test or 96
+        n_train, n_test = n_train or 80, n_test or 80
         seeds = min(seeds, 3)
     notes: list[str] = []
     train, test = parts_of(data, n_train, n_test, random_state)

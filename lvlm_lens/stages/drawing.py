@@ -10,6 +10,7 @@ from typing import Any
 from ..causal import PatchGrid
 from ..data import Dataset
 from ..defenses.sasa_report import SASAReport
+from ..evaluate.evaluation import EvaluationResult
 from ..locate.curve import Curve
 from ..locate.evidence import Evidence
 from ..locate.locating import Located, harm_labels
@@ -154,3 +155,18 @@ def draw_causal(
     if grid is not None:
         made[0]["html"] = save_interactive(interactive_patch_grid(grid), folder, "patching")
     return made
+
+
+def draw_defenses(folder: Path, table: EvaluationResult | None) -> list[dict[str, str]]:
+    """The defence plane, where a table was made."""
+    from ..plots.defenses import defense_plane
+    from ..plots.theme import save_figure
+
+    if table is None:
+        return []
+    png, svg = save_figure(defense_plane(table.plane()), folder, "defense_plane")
+    caption = (
+        f"Attack success against over-refusal of {len(table.rows)} systems on {table.setting['n_test']} requests, "
+        "with 95 % intervals; the size of a mark is its cost in forwards a query."
+    )
+    return [{"name": "defense_plane", "png": png, "svg": svg, "caption": caption}]
