@@ -35,15 +35,26 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=int, metavar="N", help=f"rows a forward (default: {defaults.batch_size})")
     add("--strict", action="store_const", const=True, help="stop at the first record that cannot be used")
     add("--config", metavar="FILE", help="YAML file of settings; flags win")
+    add_column_options(parser)
+
+
+def add_column_options(parser: argparse.ArgumentParser) -> None:
+    """Which column of a user's own table holds what."""
     columns = parser.add_argument_group("columns of a table (CSV, JSONL, JSON, Parquet)")
     for name in _COLUMNS:
         columns.add_argument(f"--{name.replace('_', '-')}-column", metavar="COLUMN", help=f"column of the {name}")
 
 
+def columns_from(options: argparse.Namespace) -> dict[str, str]:
+    """The columns that were named."""
+    given = vars(options)
+    return {name: given[f"{name}_column"] for name in _COLUMNS if given.get(f"{name}_column") is not None}
+
+
 def config_from(options: argparse.Namespace, more: Mapping[str, Any] | None = None) -> SweepConfig:
     """The resolved configuration of the parsed options."""
     given = vars(options)
-    columns = {name: given[f"{name}_column"] for name in _COLUMNS if given.get(f"{name}_column") is not None}
+    columns = columns_from(options)
     known = SweepConfig.__dataclass_fields__
     flags = {name: value for name, value in given.items() if name in known}
     if columns:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import UsageError
 from .console import progress_bars
-from .options import add_output_options
+from .options import add_column_options, add_output_options, columns_from
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--revision", help="hub revision of the model")
     add("--batch-size", type=int, default=32, metavar="N", help="rows a forward (default: 32)")
     add("--max-new-tokens", type=int, default=32, metavar="N", help="longest answer (default: 32)")
+    add_column_options(parser)
     add_output_options(parser)
 
 
@@ -67,6 +68,7 @@ def run(options: argparse.Namespace) -> int:
         model=options.model,
         root=options.root,
         dataset=options.dataset,
+        columns=columns_from(options),
         limit=options.limit,
         seed=options.seed,
         judge=options.judge,

@@ -65,7 +65,8 @@ class Context:
 
     Args:
         model: the model.
-        root: folder of the published files; dataset: a set by name in place of a recipe's own.
+        root: folder of the published files; dataset: a set in place of a recipe's own, as
+            :func:`~lvlm_lens.data.registry.load_dataset` takes it; columns: of a table, by name.
         limit: at most so many items a part (training, test); ``None`` for all.
         seed: of everything drawn.
         judge: reads answers where a paper's scoring wants a judge; ``None``: words.
@@ -76,7 +77,8 @@ class Context:
 
     model: LVLM
     root: str | Path | None = None
-    dataset: str | None = None
+    dataset: Any = None
+    columns: Mapping[str, str] = field(default_factory=dict)
     limit: int | None = None
     seed: int = 0
     judge: TextModel | EndpointJudge | None = None
@@ -99,9 +101,9 @@ class Context:
         if recipe.needs_pictures and not self.model.takes_images:
             raise UsageError(f"recipe {recipe.name!r} works on pictures and model {self.model.name!r} takes text only")
         if self.dataset is not None:
-            data = load_dataset(self.dataset, root=self.root)
-            own = plain(data.name or self.dataset) in {plain(use.name) for use in recipe.sets}
-            return self._material(data, data.name or self.dataset, stand_in=False, own=own)
+            data = load_dataset(self.dataset, root=self.root, **dict(self.columns))  # type: ignore[arg-type]
+            own = plain(data.name) in {plain(use.name) for use in recipe.sets}
+            return self._material(data, data.name or "data of one's own", stand_in=False, own=own)
         root = self.root if self.root is not None else self._environment(recipe)
         if root is None:
             data = recipe.take(load_dataset("mini"))

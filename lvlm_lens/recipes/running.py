@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Request:
     model: str = "mini"
     root: str | None = None
     dataset: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
     limit: int | None = None
     seed: int = 0
     judge: str | None = None
@@ -111,6 +112,7 @@ def reproduce(
         "model": loaded.name,
         "root": request.root,
         "dataset": request.dataset,
+        "columns": dict(request.columns),
         "limit": request.limit,
         "seed": request.seed,
         "judge": [request.judge, request.judge_model],
@@ -129,6 +131,7 @@ def reproduce(
                 loaded,
                 root=request.root,
                 dataset=request.dataset,
+                columns=request.columns,
                 limit=request.limit,
                 seed=request.seed,
                 judge=judge,
