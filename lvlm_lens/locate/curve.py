@@ -63,8 +63,8 @@ class Baseline:
 
     def on(self, blocks: int) -> Baseline:
         """The same baseline as arrays ``[block]``."""
-        arrays = (_array(getattr(self, k), blocks, f"baseline {k}") for k in ("value", "low", "high"))
-        return Baseline(*arrays, replicates=self.replicates)
+        value, low, high = (_array(getattr(self, k), blocks, f"baseline {k}") for k in ("value", "low", "high"))
+        return Baseline(value, low, high, self.replicates)
 
     @property
     def scalar(self) -> bool:
@@ -82,8 +82,9 @@ class Baseline:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Baseline:
         """Inverse of :meth:`to_dict`."""
-        numbers = (_from_plain(data[k]) if isinstance(data[k], list) else data[k] for k in ("value", "low", "high"))
-        return cls(*numbers, replicates=_from_plain(data.get("replicates")))
+        keys = ("value", "low", "high")
+        value, low, high = (_from_plain(data[k]) if isinstance(data[k], list) else data[k] for k in keys)
+        return cls(value, low, high, _from_plain(data.get("replicates")))
 
 
 @dataclass(frozen=True, eq=False)

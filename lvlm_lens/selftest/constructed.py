@@ -84,7 +84,19 @@ def constructed_tokenizer() -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = ["<pad>", FIRST, "</s>", "<unk>", "<image>", "USER", "ASSISTANT", COLLECTOR, REFUSAL, ANSWER, *filler_words()]
+    words = [
+        "<pad>",
+        FIRST,
+        "</s>",
+        "<unk>",
+        "<image>",
+        "USER",
+        "ASSISTANT",
+        COLLECTOR,
+        REFUSAL,
+        ANSWER,
+        *filler_words(),
+    ]
     words += [word for bit in TEXT_BITS for value in (1, -1) for word in slot_words(bit)[value]]
     tokenizer = Tokenizer(models.WordLevel({word: k for k, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -145,6 +157,17 @@ def build(plan: Plan) -> LVLM:
     return LVLM(model, processor, name=f"constructed-{plan.seed}")
 
 
+def _basis(rng: np.random.Generator, width: int) -> np.ndarray:
+    """A random rotation, ``[d, d]``; its columns are the hidden coordinates' directions."""
+    return np.linalg.qr(rng.standard_normal((width, width)))[0]
+
+
+def written_directions(plan: Plan) -> dict[str, np.ndarray]:
+    """Unit directions ``[d]`` of the residual stream along which ``p``, ``q`` and ``refusal`` are written."""
+    basis, at = _basis(np.random.default_rng((29, plan.seed)), plan.width), _Coordinates()
+    return {"p": basis[:, at.p], "q": basis[:, at.q], "refusal": basis[:, at.refusal]}
+
+
 class _Weights:
     """Writes the weights of one plan, part by part."""
 
@@ -152,7 +175,7 @@ class _Weights:
         self.plan, self.model, self.tokenizer = plan, model, tokenizer
         self.at = _Coordinates()
         self.rng = np.random.default_rng((29, plan.seed))
-        self.basis = np.linalg.qr(self.rng.standard_normal((plan.width, plan.width)))[0]  # columns: coordinates
+        self.basis = _basis(self.rng, plan.width)
         spread = np.ones(_NUISANCE)
         spread[3 : 3 + _DISTRACTORS] = plan.distractor
         self.spread = spread

@@ -72,7 +72,7 @@ class Trial:
 
 
 def _head(model: LVLM) -> Unembedding:
-    anatomy = model.anatomy
+    anatomy: Any = model.anatomy
     return Unembedding(anatomy.head.weight.detach(), anatomy.norm)
 
 
