@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..data import Dataset, Sample
-from ..defenses import SASA, Defense, FirstTokenProbe, SafetyPrompt, SelfReminder
+from ..defenses import SASA, Defense, FirstTokenProbe, SafetyPrompt
 from ..defenses.sasa_report import SASAReport, sasa_report
 from ..errors import DataError, UsageError
 from ..evaluate.evaluation import EvaluationResult, evaluate
@@ -35,15 +35,15 @@ def defence_stage(
     return {"done": True, **report.to_dict()}, report
 
 
-TRAINING, ASKED, LONGEST = 80, 48, 16
+TRAINING, ASKED, LONGEST = 80, 40, 12
 """Samples to fit on, requests to answer, tokens of an answer: a first look; ``lvlm-lens evaluate`` is the real one."""
 
 
 def table_stage(
     model: LVLM, data: Dataset, report: SASAReport | None, usable: set[str], seed: int, tell: Tell
 ) -> tuple[dict[str, Any], EvaluationResult | None]:
-    """A small defence table: two prompts, a probe on the first token, and SASA's guard where it was measured."""
-    defenses: list[Defense] = [SafetyPrompt(), SelfReminder(), FirstTokenProbe()]
+    """A small defence table: a safety prompt, a probe on the first token, and SASA's guard where it was measured."""
+    defenses: list[Defense] = [SafetyPrompt(), FirstTokenProbe()]
     if report is not None:
         blocks = {f"{name}_block": report.setting[f"{name}_block"] for name in ("safety", "fused")}
         defenses.append(SASA(**blocks))
