@@ -23,7 +23,8 @@ def defense_plane(points: Sequence[Mapping[str, Any]], title: str = "") -> Figur
         axes = figure.add_subplot()
         shown = [p for p in points if _known(p)]
         most = max((p.get("forwards") or 0.0 for p in shown), default=0.0) or 1.0
-        for number, point in enumerate(shown):
+        labels: list[tuple[float, float]] = []
+        for point in sorted(shown, key=lambda p: -p["attack_success"]["value"]):
             x, y = point["over_refusal"], point["attack_success"]
             colour = UNSAFE if point["name"] == "none" else SAFE
             axes.errorbar(
@@ -38,13 +39,9 @@ def defense_plane(points: Sequence[Mapping[str, Any]], title: str = "") -> Figur
             )
             size = 15 + 120 * (point.get("forwards") or 0.0) / most
             axes.scatter(100 * x["value"], 100 * y["value"], s=size, color=colour, alpha=0.75, linewidths=0, zorder=3)
-            axes.annotate(
-                str(point["name"]),
-                (100 * x["value"], 100 * y["value"]),
-                textcoords="offset points",
-                xytext=(6, 5 if number % 2 else -9),
-                fontsize=6.5,
-            )
+            at = _free_place(100 * x["value"] + 2.2, 100 * y["value"] - 3.0, labels)
+            labels.append(at)
+            axes.text(*at, str(point["name"]), fontsize=6.5, va="center", zorder=4)
         axes.set_xlim(-3, 103)
         axes.set_ylim(-3, 103)
         axes.grid(True, axis="both")
@@ -52,6 +49,13 @@ def defense_plane(points: Sequence[Mapping[str, Any]], title: str = "") -> Figur
         axes.set_ylabel("attack success (%)")
         axes.set_title(title or "Defence plane; the mark's size is forwards a query")
         return figure
+
+
+def _free_place(x: float, y: float, taken: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    """The place itself, or the first one below it that no other name covers (percent of the axes)."""
+    while any(abs(y - other_y) < 3.6 and abs(x - other_x) < 24 for other_x, other_y in taken):
+        y -= 0.5
+    return x, y
 
 
 def _known(point: Mapping[str, Any]) -> bool:
