@@ -19,10 +19,10 @@ import torch
 from ..data import Sample
 from ..errors import SiteError, UsageError
 from ..models.encode import Encoded
-from ..models.features import FeatureCache
 from ..models.lvlm import LVLM
 from ..models.positions import Positions
 from .activations import Activations
+from .features import FeatureCache
 from .gather import Picker
 from .hooks import HookFunction, attached
 from .loop import OnError, Progress, run_batches

@@ -22,11 +22,11 @@ import torch
 from ..data import Sample
 from ..errors import DataError, LensError, NumericalError, SiteError
 from ..models.encode import Encoded
-from ..models.features import FeatureCache
 from ..models.lvlm import LVLM, batches
 from ..models.positions import Positions
 from .ahead import ahead
 from .capture import gather_positions
+from .features import FeatureCache
 from .folder import Folder
 from .gather import Picker
 from .hooks import attached

@@ -15,8 +15,8 @@ import torch
 from ..data import Sample
 from ..errors import DataError, LensError, NumericalError
 from ..models.encode import Encoded
-from ..models.features import FeatureCache
 from ..models.lvlm import LVLM, batches
+from .features import FeatureCache
 
 Progress = Callable[[int, int], None]
 """Called with (samples done, samples in all)."""

@@ -16,12 +16,12 @@ import torch
 
 from ..activations.capture import edited_logits
 from ..activations.edit import Edit
+from ..activations.features import FeatureCache
 from ..activations.loop import Progress, run_batches
 from ..data import Sample
 from ..errors import NumericalError, UsageError
 from ..inference import false_discovery
 from ..models.encode import Encoded
-from ..models.features import FeatureCache
 from ..models.lvlm import LVLM
 from .metrics import LogitsFunction, Metric, make_metric, numbers
 from .significance import bootstrap_mean, sign_flip_p

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 
 from ..activations.edit import scale
+from ..activations.features import FeatureCache
 from ..activations.hooks import attached
 from ..activations.loop import run_batches
 from ..activations.sites import Site, tap
 from ..data import Sample
 from ..locate.head_attribution import ships_kl
 from ..models.encode import Encoded
-from ..models.features import FeatureCache
 from ..models.lvlm import LVLM
 
 

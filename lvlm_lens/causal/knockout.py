@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from functools import partial
 
 from ..activations.edit import Edit, knockout, window
+from ..activations.features import FeatureCache
 from ..activations.loop import Progress
 from ..data import Sample
 from ..models.encode import Encoded
-from ..models.features import FeatureCache
 from ..models.lvlm import LVLM
 from .effects import Effects, measure_edits
 from .metrics import AnswerProbability, LogitsFunction, Metric

@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..activations.features import FeatureCache
 from ..activations.loop import run_batches
 from ..data import Sample
 from ..errors import ModelError, UsageError
 from ..models.anatomy import submodule
 from ..models.encode import Encoded
-from ..models.features import FeatureCache
 from ..models.lvlm import LVLM
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
 

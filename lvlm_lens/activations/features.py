@@ -22,8 +22,8 @@ import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..data import ImageFile, Sample
-from .encode import Encoded
-from .lvlm import LVLM
+from ..models.encode import Encoded
+from ..models.lvlm import LVLM
 
 if TYPE_CHECKING:
     from ..data.images import ImageSource
