@@ -1,5 +1,6 @@
 """One file a paper: what it claims, under which setting, and whether that shows on a model of one's own."""
 
+from .context import Context
 from .recipe import (
     CLAIM_STATES,
     Effect,
@@ -14,6 +15,7 @@ from .registry import find_recipe, recipe_names, recipes
 
 __all__ = [
     "CLAIM_STATES",
+    "Context",
     "Effect",
     "Outcome",
     "Published",
