@@ -19,6 +19,7 @@ from .errors import ModelError
 from .models.anatomy import Anatomy, resolve
 from .models.lvlm import LVLM
 from .stages.inputs import best_device, limited
+from .stages.measuring import parse_measures, rows_forward
 
 _TRIED = 8
 
@@ -82,7 +83,10 @@ def estimate_sweep(config: SweepConfig) -> dict[str, Any]:
     vision = sum(p.numel() for p in anatomy.vision.parameters()) if anatomy.vision is not None and takes_images else 0
     device = config.device or best_device()
     dtype = model.dtype if config.dtype == "auto" else getattr(torch, config.dtype)
-    flops = 2.0 * (weights + vision) * tokens * len(data) * passes
+    rows = passes * len(data) + rows_forward(
+        parse_measures(config.measures), len(data), anatomy.n_blocks, anatomy.n_heads
+    )
+    flops = 2.0 * (weights + vision) * tokens * rows
     speed = device_flops(device, dtype)
     return {
         "model": config.model,
@@ -91,7 +95,7 @@ def estimate_sweep(config: SweepConfig) -> dict[str, Any]:
         "samples": len(data),
         "tokens_a_sample": round(tokens, 1),
         "passes": passes,
-        "forwards": passes * -(-len(data) // config.batch_size),
+        "forwards": -(-rows // config.batch_size),
         "flops": flops,
         "bytes_on_disk": passes * len(data) * kept * (anatomy.d_model * 4 + 12),
         "device": device,

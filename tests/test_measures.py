@@ -29,6 +29,7 @@ from lvlm_lens.stages.measuring import (
     ROBUSTNESS,
     measure_stage,
     parse_measures,
+    rows_forward,
     twin_lens,
 )
 
@@ -180,6 +181,19 @@ def test_names_and_near_matches():
         parse_measures("angular_gpa")
     with pytest.raises(UsageError, match="no measures"):
         parse_measures(" , ")
+
+
+@pytest.mark.parametrize("name", ["head_attribution", "knockout_flow", "modality_cosine"])
+def test_rows_are_estimated_as_they_are_run(name, study, model):
+    seen = []
+    hook = model.anatomy.blocks[0].register_forward_hook(
+        lambda module, args, output: seen.append(len(output[0] if isinstance(output, tuple) else output))
+    )
+    study._states.clear()
+    measure(MEASURES[name], study)
+    hook.remove()
+    expected = rows_forward([name], len(study.samples), model.n_blocks, model.anatomy.n_heads)
+    assert expected <= sum(seen) <= expected + 6  # the cache of picture features checks itself on a row
 
 
 def test_stage_keeps_what_it_found_and_says_what_it_could_not(study, tmp_path):

@@ -36,7 +36,7 @@ def draw_figures(
     from ..plots.interactive import interactive_atlas, save_interactive
     from ..plots.quadrants import plot_quadrants
     from ..plots.strip import choose_blocks, plot_strip, two_dimensions
-    from ..plots.theme import save_figure
+    from ..plots.theme import ROLE_TITLES, save_figure
     from ..plots.trajectory import plot_trajectory
 
     n_blocks = model.n_blocks
@@ -71,6 +71,9 @@ def draw_figures(
     for role in located.roles:
         if role.name in located.curves:
             caption = f"{role.name.capitalize()} by block with its null and baselines. {role}"
+            missed = findings.standing.get(HEADLINES[role.name]) == "missed"
+            if missed:
+                caption += " Its measure misses its targets on constructed models (×)."
             drawn.append(
                 (
                     role.name,
@@ -80,6 +83,7 @@ def draw_figures(
                         located.curves[role.name],
                         n_blocks,
                         role,
+                        f"{ROLE_TITLES[role.name]} ×" if missed else "",
                         others=others if role.name == "perception" else {},
                     ),
                 )

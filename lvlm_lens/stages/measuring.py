@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..causal.measures import ITEMS
 from ..causal.measures import MEASURES as EDITING
 from ..errors import DataError, LensError, UsageError, near_matches
 from ..locate.consensus import ConsensusRole, consensus_role
@@ -19,12 +20,14 @@ from ..locate.curve import Curve
 from ..locate.draws import load_measured, save_curves, save_measured
 from ..locate.evidence import Evidence
 from ..locate.locating import ROLE_NAMES, Located
+from ..locate.measures import FEW
 from ..locate.measures import MEASURES as READING
 from ..locate.roles import Role, find_role
 from ..locate.study import COSTS, Measured, MeasureSpec, Study, measure, unembedding_of
+from ..locate.tuned_lens import CHATS
 from ..locate.unembedding import Unembedding
 from ..models.lvlm import LVLM
-from .robustness import robustness_stage
+from .robustness import MOST, robustness_stage
 
 MEASURES: Mapping[str, MeasureSpec] = {
     spec.name: spec
@@ -118,6 +121,28 @@ def parse_measures(text: str) -> list[str]:
                 f"no measure {word!r}{near_matches(word, [*known, 'all', 'default'])}; measures: {', '.join(known)}"
             )
     return [name for name in known if name in chosen]
+
+
+def rows_forward(names: Sequence[str], items: int, blocks: int, heads: int) -> int:
+    """Rows that the named measures put through the model, for an estimate before anything is spent.
+
+    The answer of a tuned lens's chat counts as one row more; prompts of an average length are assumed throughout.
+    """
+    few, half = min(ITEMS, items), min(256, items // 2)
+    positions, deep = 3, -int(-0.8 * blocks // 1)
+    cost = {
+        "shared_semantics": 2 * min(FEW, items),
+        "modality_cosine": 2 * min(FEW, items),
+        "lens_readability": few,
+        "tuned_lens": 3 * min(CHATS, items),
+        "head_attribution": few * (1 + blocks * heads),
+        "knockout_flow": few * (1 + 3 * blocks),
+        "scaled_blocks": few * 2 * blocks,
+        # each candidate: ablated on both halves and added on one; the last position is ablated at every depth
+        "refusal_direction": half + few * 2 + (3 * positions * deep + blocks + 1 - deep) * few // 2,
+        ROBUSTNESS: 4 * min(MOST, items),
+    }
+    return sum(cost.get(name, 0) for name in names)
 
 
 def twin_lens(twin: LVLM) -> Unembedding | None:
