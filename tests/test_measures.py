@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from lvlm_lens.data import ImageObject, Sample
 from lvlm_lens.errors import DataError, UsageError
+from lvlm_lens.locate.consensus import change_point
 from lvlm_lens.locate.curve import Curve, curve_from_draws
 from lvlm_lens.locate.draws import load_curves, load_measured, save_curves
 from lvlm_lens.locate.elsewhere import read_elsewhere
@@ -231,6 +232,14 @@ def test_curves_survive_the_file(tmp_path):
     back, about = load_curves(tmp_path / "c.safetensors")
     assert about == {"k": [1]} and back["a"].to_dict(draws=True) == curve.to_dict(draws=True)
     assert isinstance(back["a"], Curve)
+
+
+def test_a_curve_that_has_risen_before_the_first_block_rises_there():
+    drawn = 0.9 + 0.01 * np.random.default_rng(0).standard_normal((50, 5))
+    curve = curve_from_draws("a", (0, 1, 2, 3, 4), drawn.mean(0), drawn, np.full((20, 5), 0.5), unit="AUROC", n=9)
+    assert (change_point(curve).start, change_point(curve).end) == (0, 0)
+    late = replace(curve, value=curve.value - [0.4, 0.4, 0, 0, 0], replicates=drawn - [0.4, 0.4, 0, 0, 0])
+    assert (change_point(late).start, change_point(late).end_high) == (2, 2)
 
 
 def test_robustness_has_a_row_for_every_variant(study):

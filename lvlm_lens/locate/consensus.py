@@ -7,7 +7,8 @@ measure's role, the span of their onsets, and the share of them whose interval h
 
 The *range* is a change-point estimate: the ramp (low level, straight rise from block s to block e, high level)
 that fits the curve best, for all s <= e at once by least squares, up to where the curve leaves its plateau; the
-intervals of s and e come from the replicates.  A sharp step gives s = e.  [own; a two-change-point fit]
+intervals of s and e come from the replicates.  A sharp step gives s = e; a curve that has risen before the first
+block gives the first block for both.  [own; a two-change-point fit]
 """
 
 from __future__ import annotations
@@ -70,6 +71,12 @@ def change_point(curve: Curve, confidence: float = 0.95) -> ChangePoint:
     start, end, explained = _ramps(curve.value[None, : last + 1])
     replicates = curve.replicates[np.isfinite(curve.replicates).all(1), : last + 1]
     starts, ends, _ = _ramps(replicates)
+    # a curve that is at half its height in the first block has risen before it: no ramp inside says where
+    floor = floor_of(curve)
+    already, drawn_already = (onsets(rows, floor)["onset"] == 0 for rows in (curve.value, curve.replicates))
+    start, end = np.where(already, 0, start), np.where(already, 0, end)
+    drawn_already = drawn_already[np.isfinite(curve.replicates).all(1)]
+    starts, ends = np.where(drawn_already, 0, starts), np.where(drawn_already, 0, ends)
     tail = (1 - confidence) / 2
     blocks = np.asarray(curve.blocks)
 

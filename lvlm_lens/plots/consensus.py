@@ -19,7 +19,7 @@ from ..locate.roles import floor_of
 from .theme import NEUTRAL, PAGE, ROLE_COLOURS, ROLE_TITLES, block_axis, new_figure, theme
 
 _ORDER = ("perception", "semantics", "expression")
-_GREYS = ("#000000", "#666666", "#999999", "#444444", "#B0B0B0", "#222222", "#808080")
+_THIN = ("#000000", "#CC79A7", "#56B4E9", "#E69F00", "#777777", "#8B6D00", "#5D3A9B")
 
 
 def share_of_height(curve: Curve, values: np.ndarray | None = None) -> np.ndarray:
@@ -51,7 +51,7 @@ def plot_consensus_atlas(
     """
     shown = [role for role in _ORDER if role in consensus and curves.get(role)]
     with theme():
-        figure = new_figure(PAGE, 1.95 * len(shown) + 0.35)
+        figure = new_figure(PAGE, 1.85 * len(shown) + 0.75)
         panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
         for axes, role in zip(panels, shown, strict=True):
             _panel(axes, role, curves[role], consensus[role], (headlines or {}).get(role), standing or {})
@@ -62,10 +62,12 @@ def plot_consensus_atlas(
                 axes.tick_params(labelbottom=False)
         if title:
             figure.suptitle(title, fontsize=8.5, weight="bold", x=0.01, ha="left")
-        marks = "each line: share of its height above null and baselines; dashed: nothing found; dotted: not counted"
-        if "missed" in (standing or {}).values():
-            marks += "; ×: misses its targets on constructed models"
-        panels[-1].set_xlabel("decoder block\n" + marks + (f"\n{caveat}" if caveat else ""), fontsize=6.5)
+        marks = [
+            "each line: share of its height above null and baselines; dashed: nothing found; dotted: not counted",
+            "diamond and bar: onset of the consensus, 95 % interval; shaded: where it rises"
+            + ("; ×: misses its targets on constructed models" if "missed" in (standing or {}).values() else ""),
+        ]
+        figure.supxlabel("\n".join([*marks, caveat] if caveat else marks), fontsize=6, x=0.01, ha="left", color=NEUTRAL)
     return figure
 
 
@@ -93,7 +95,7 @@ def _panel(
                               lw=0)  # fmt: skip
             axes.plot(curve.blocks, line, color=colour, marker="o", ms=2.6, ls=dashes, label=words, zorder=4)
         else:
-            axes.plot(curve.blocks, np.clip(line, -0.5, 1.6), color=_GREYS[number % len(_GREYS)], lw=0.8, ls=dashes,
+            axes.plot(curve.blocks, np.clip(line, -0.5, 1.6), color=_THIN[number % len(_THIN)], lw=0.8, ls=dashes,
                       label=words)  # fmt: skip
     if found.found and found.onset is not None:
         assert found.onset_low is not None and found.onset_high is not None

@@ -16,7 +16,7 @@ def plot_head_map(tables: Mapping[str, Any], title: str = "") -> Figure:
 
     Args:
         tables: of the measure ``head_attribution``: ``blocks``, ``kl_harmful``, ``contrast``, ``singular_vector``,
-            ``top`` (marked with a ring in the contrast's panel), each map ``[block][head]``.
+            ``top`` (ringed in the contrast's panel where at least a tenth of the largest), maps ``[block][head]``.
         title: headline.
     """
     blocks: Sequence[int] = tables["blocks"]
@@ -43,6 +43,8 @@ def plot_head_map(tables: Mapping[str, Any], title: str = "") -> Figure:
                 axes.set_ylabel("decoder block")
             if at == 1:
                 for block, head in tables["top"]:
+                    if values[list(blocks).index(block), head] < 0.1 * most:
+                        continue
                     axes.plot(head, list(blocks).index(block), marker="o", mfc="none", mec="black", ms=5, mew=0.8)
         figure.suptitle(title or "Attention heads switched off, one at a time", fontsize=8.5, weight="bold", x=0.01,
                         ha="left")  # fmt: skip
