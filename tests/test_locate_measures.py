@@ -314,6 +314,17 @@ def test_a_model_that_never_refuses_has_no_expression(acts, head, pairs_and_labe
     assert not role.found and "refuses nothing" in role.reason
 
 
+def test_a_handful_of_refusals_is_no_decision_curve(acts, head, pairs_and_labels):
+    pairs, _ = pairs_and_labels
+    quiet = acts.copy()
+    quiet[:, :, 0] -= 8
+    quiet[:3] = acts[:3] + 16 * np.eye(acts.shape[2])[0]  # three items that say a refusal word in every block
+    fitted = Trajectory(head, REFUSAL, **SMALL).fit(quiet, None, pairs)
+    assert fitted.refused_.sum() == 3 and np.isnan(fitted.curve_.value).all()
+    role = find_role("expression", fitted.curve_)
+    assert not role.found and "refuses only 3 of" in role.reason
+
+
 def test_lens_ids_are_checked(acts, head, pairs_and_labels):
     pairs, harmful = pairs_and_labels
     with pytest.raises(UsageError, match="vocabulary has 40"):

@@ -29,6 +29,11 @@ from .measure import Measure
 from .statistics import Resampling, permute_labels, weighted_auroc, weighted_mean
 from .unembedding import Unembedding, token_ids
 
+LEAST = 5
+"""Fewest refused, and fewest answered, items of a decision curve: a bootstrap draw misses all of k items in a share
+``exp(-k)`` of draws, and of fewer than five too often for an interval.  On constructed models without expression one
+or two items that refuse by chance passed for a decision in words from block 0."""
+
 
 class Trajectory(Measure):
     """Logit-lens trajectory; ``curve_`` is the balanced decision agreement.
@@ -133,14 +138,21 @@ class Trajectory(Measure):
 
             ones = np.ones((1, n))
             undefined = {}
-            if min(counts.values()) == 0:
-                kind = "refuses nothing" if counts["refused"] == 0 else "refuses everything"
-                undefined = {"undefined": f"the model {kind} among the {n} items, so there is no decision to follow"}
+            fewest = min(counts.values())
+            if fewest < LEAST:
+                if fewest == 0:
+                    does = "refuses nothing" if counts["refused"] == 0 else "refuses everything"
+                    does += f" among the {n} items"
+                else:
+                    word = "refuses" if counts["refused"] == fewest else "answers"
+                    does = f"{word} only {fewest} of the {n} items (at least {LEAST} are needed)"
+                undefined = {"undefined": f"the model {does}, so there is no decision to follow"}
             shuffled = permute_labels(refused, groups, self.permutations, self.random_state + 1)
             null = np.concatenate([combine(y[None], ones) for y in shuffled])
             return self._keep(
-                activations, combine(refused[None], ones)[0], list(combine(refused[None], weights).T), list(null.T), n,
-                name=name, unit=unit, **counts, **undefined,
+                activations,
+                np.full(said.shape[1], np.nan) if undefined else combine(refused[None], ones)[0],
+                list(combine(refused[None], weights).T), list(null.T), n, name=name, unit=unit, **counts, **undefined,
             )  # fmt: skip
 
         self.decision_curve_ = both("expression", "balanced agreement", said, 1 - said, False)
