@@ -247,7 +247,7 @@ def _refusal_lens(study: Study) -> Measured:
         curves[centred] = fit(study.last_blocks, study.lens, centred)
         if study.lens_twin is not None:
             curves[centred] = curves[centred].with_baseline("random_twin", fit(*study.lens_twin, centred))
-    return Measured(curves[True], {"refusal_lens_raw": curves[False]})
+    return Measured(curves[False], {"refusal_lens_centred": curves[True]})
 
 
 def _trajectory(study: Study) -> Measured:
@@ -328,7 +328,7 @@ MEASURES: tuple[MeasureSpec, ...] = (
     MeasureSpec("lens_log_odds", "expression", "free", "logit lens; refusal log-odds of arXiv 2406.11717; AUROC [own]",
                 "AUROC of the lens's refusal log-odds", _lens_log_odds, True),
     MeasureSpec("refusal_lens", "expression", "cheap", RefusalLens.source,
-                "refusal cosine of unsafe minus safe prompts, mean-centred (raw beside it)", _refusal_lens, True),
+                "refusal cosine of the lens, unsafe minus safe prompts (mean-centred beside it)", _refusal_lens, True),
     MeasureSpec("trajectory", "expression", "cheap", Trajectory.source,
                 "does the lens already say what the model decides?", _trajectory, True),
     MeasureSpec("tuned_lens", "expression", "forward",

@@ -27,6 +27,7 @@ from ..locate.study import COSTS, Measured, MeasureSpec, Study, measure, unembed
 from ..locate.tuned_lens import CHATS
 from ..locate.unembedding import Unembedding
 from ..models.lvlm import LVLM
+from ..selftest import standing
 from .robustness import MOST, robustness_stage
 
 MEASURES: Mapping[str, MeasureSpec] = {
@@ -153,16 +154,6 @@ def twin_lens(twin: LVLM) -> Unembedding | None:
         return None
 
 
-def standing_of(name: str) -> str:
-    """How the measure stands on models whose answer is known: ``reached``, ``missed`` or ``untested``."""
-    from ..selftest import standing
-
-    try:
-        return standing(name)
-    except FileNotFoundError:  # no study was recorded with this copy of the package
-        return "untested"
-
-
 def measure_stage(study: Study, names: Sequence[str], folder: Path | None = None, tell: Tell | None = None) -> Findings:
     """Compute (or read) the measures, then the consensus of each role, then the robustness table where asked for.
 
@@ -192,7 +183,7 @@ def measure_stage(study: Study, names: Sequence[str], folder: Path | None = None
         tell("measuring", number + 1, len(wanted))
     if folder is not None:
         save_curves(folder / "roles.safetensors", dict(study.located.curves))
-    standing = {name: standing_of(name) for name in wanted}
+    standings = {name: standing(name) for name in wanted}
     roles = {}
     for name, found in measured.items():
         spec = MEASURES[name]
@@ -202,7 +193,7 @@ def measure_stage(study: Study, names: Sequence[str], folder: Path | None = None
     consensus = {}
     for role in ROLE_NAMES:
         curves = {name: found.curve for name, found in measured.items() if MEASURES[name].role == role}
-        silent = [name for name in curves if not MEASURES[name].votes or standing[name] == "missed"]
+        silent = [name for name in curves if not MEASURES[name].votes or standings[name] == "missed"]
         if curves:
             consensus[role] = consensus_role(role, curves, (), silent)
     robustness: dict[str, Any] = {"done": False, "reason": "not asked for"}
@@ -211,7 +202,7 @@ def measure_stage(study: Study, names: Sequence[str], folder: Path | None = None
             robustness = robustness_stage(study)
         except DataError as error:
             robustness = {"done": False, "reason": str(error)}
-    return Findings(measured, reasons, roles, standing, consensus, robustness)
+    return Findings(measured, reasons, roles, standings, consensus, robustness)
 
 
 def make_study(
