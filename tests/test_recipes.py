@@ -80,6 +80,12 @@ def test_a_claim_that_was_not_measured_says_why():
     assert (found.state, found.reason) == ("not comparable", "needs a judge")
 
 
+def test_caveats_stand_in_the_reason_and_change_no_state():
+    plain, weak = (Outcome([], [effect(2, 1, 3)], caveats=said) for said in ((), ("one thing", "another")))
+    assert claim_verdict(weak).state == claim_verdict(plain).state == "reproduced"
+    assert claim_verdict(weak).reason == claim_verdict(plain).reason + "; but one thing; but another"
+
+
 def test_paired_effect_is_the_mean_difference_over_groups():
     after, before = [1.0, 1.0, 0.0, 1.0], [0.0, 1.0, 0.0, 0.0]
     found = paired_effect("x", after, before, ["a", "a", "b", "c"])

@@ -23,12 +23,17 @@ from .theme import (
 
 
 def plot_curve(
-    curve: Curve, n_blocks: int, role: Role | None = None, title: str = "", others: Mapping[str, Curve] | None = None
+    curve: Curve,
+    n_blocks: int,
+    role: Role | None = None,
+    title: str = "",
+    others: Mapping[str, Curve] | None = None,
+    fit: bool = False,
 ) -> Figure:
     """A curve with its interval, its shuffled-label null, its baselines, and its role's range shaded.
 
     ``others`` are drawn for comparison only (the language-only backbone on the same items, say), where their
-    depth is the same.
+    depth is the same.  ``fit`` scales the axis to the curve and its null, for units without a natural top.
     """
     colour = ROLE_COLOURS.get(curve.name, "#000000")
     with theme():
@@ -53,6 +58,9 @@ def plot_curve(
         axes.plot(curve.blocks, curve.value, color=colour, marker="o", ms=3, label="this model")
         bottom = min([float(curve.low.min()), *(float(np.min(b.on(len(curve)).low)) for b in curve.baselines.values())])
         axes.set_ylim(max(0.0, min(0.4, bottom) - 0.02) if curve.unit == "AUROC" else 0.0, 1.03)
+        if fit:
+            highest = [float(np.nanmax(curve.high)), 0.0 if curve.null is None else float(np.nanmax(curve.null))]
+            axes.set_ylim(min(0.0, float(np.nanmin(curve.low))), 1.1 * max(*highest, 1e-6))
         axes.set_ylabel(curve.unit + (", harmful against harmless" if curve.unit == "AUROC" else ""))
         axes.set_title(title or ROLE_TITLES.get(curve.name, curve.name.replace("_", " ")), pad=14)
         block_axis(axes, curve.blocks, n_blocks)

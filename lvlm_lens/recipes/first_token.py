@@ -46,21 +46,21 @@ def measure(context: Context, material: Material) -> Outcome:
     ]
     evidence = gather(context.model, [*few, *test], batch_size=context.batch_size)
     few_labels = np.array([int(s.harmful or 0) for s in few])
-    notes = []
+    caveats = []
     for key, features in baseline_features(evidence).items():
         probe = LogisticProbe(detector.C, balanced=False).fit(features[: len(few)], few_labels)
         other = area(probe.predict_proba(features[len(few) :]), test, context.replicates, context.seed)
         rows.append(Row(f"AUROC, {NAMES[key]}", *other, "AUROC", len(test)))
         if other[0] >= found[1]:
-            notes.append(
-                f"the same classifier on {NAMES[key]} has AUROC {other[0]:.3f}, inside or above the probe's interval: "
-                "the data can be told apart without this model's answer"
+            caveats.append(
+                f"the same classifier on {NAMES[key]} has AUROC {other[0]:.3f}, inside or above the probe's interval, "
+                "so the data can be told apart without this model's answer"
             )
     count = len(set(groups_of(test).tolist()))
     effect = Effect(
         "AUROC of the first-token probe above chance", found[0] - 0.5, found[1] - 0.5, found[2] - 0.5, count, "AUROC"
     )
-    return Outcome(rows, [effect], notes=notes)
+    return Outcome(rows, [effect], caveats=caveats)
 
 
 def passes(shape: Shape) -> list[Pass]:

@@ -66,7 +66,9 @@ def measure(context: Context, material: Material) -> Outcome:
         rows.append(
             Row(f"mean depth of the loss, {words}", depths[flow][0], float(low), float(high), "block", len(samples))
         )
-        figures[f"knockout_{flow[0]}_{flow[1]}"] = plot_curve(curve, model.n_blocks, title=f"Knockout, {words}")
+        figures[f"knockout_{flow[0]}_{flow[1]}"] = plot_curve(
+            curve, model.n_blocks, title=f"Knockout, {words}", fit=True
+        )
     late, early = depths["question", "last"], depths["image", "question"]
     low, high = interval(late[1] - early[1])
     order = Effect(

@@ -116,6 +116,7 @@ class Outcome:
         effects: the parts of the claim; the claim holds where all of them hold.
         figures: by file name.
         notes: what a reader should know of this run.
+        caveats: what weakens the verdict on the claim; they stand in its reason.
         not_measured: why the claim could not be measured; empty where it was.
         scored_as_published: whether answers were scored by the published kind of judge.
     """
@@ -124,6 +125,7 @@ class Outcome:
     effects: Sequence[Effect]
     figures: Mapping[str, Figure] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    caveats: Sequence[str] = ()
     not_measured: str = ""
     scored_as_published: bool = True
 
@@ -303,7 +305,12 @@ class RecipeResult:
 
 
 def claim_verdict(outcome: Outcome) -> Verdict:
-    """The state of a claim from its effects; see the module's first lines."""
+    """The state of a claim from its effects, with every caveat in its reason; see the module's first lines."""
+    found = _from_effects(outcome)
+    return Verdict(found.state, "; but ".join([found.reason, *outcome.caveats]))
+
+
+def _from_effects(outcome: Outcome) -> Verdict:
     if outcome.not_measured or not outcome.effects:
         return Verdict("not comparable", outcome.not_measured or "no effect was measured")
     thin = [effect for effect in outcome.effects if not effect.measured]

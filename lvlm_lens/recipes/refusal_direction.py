@@ -39,7 +39,9 @@ def measure(context: Context, material: Material) -> Outcome:
     chosen = select_refusal_direction(
         context.model, fit, validation, random_directions=0, batch_size=context.batch_size, seed=context.seed
     )
-    notes = [f"{sum(row['passes'] for row in chosen.candidates)} of {len(chosen.candidates)} candidates pass the rule"]
+    passing = sum(row["passes"] for row in chosen.candidates)
+    notes = [f"{passing} of {len(chosen.candidates)} candidates pass the rule"]
+    caveats = []
     nan = float("nan")
     rows = []
     if chosen.chosen is not None and chosen.direction is not None:
@@ -54,9 +56,9 @@ def measure(context: Context, material: Material) -> Outcome:
         direction = candidate_directions(context.model, *fit, -best["position"], context.batch_size)[
             -1 - best["position"], block
         ]
-        notes.append(
-            f"so the direction with the lowest ablation score is taken, of token {best['position']}, block {block} "
-            f"(KL {best['kl']:.2g}, steering score {best['steering']:.2g})"
+        caveats.append(
+            f"no candidate passes the published rule, so the one with the lowest ablation score is taken: token "
+            f"{best['position']}, block {block} (KL {best['kl']:.2g}, steering score {best['steering']:.2g})"
         )
     context.tell(f"ablation and addition at block {block} on {len(test)} items")
     effects = direction_effects(
@@ -88,7 +90,8 @@ def measure(context: Context, material: Material) -> Outcome:
                 real, random, names, expect, 1.0, "nats", context.seed,  # type: ignore[arg-type]
             )
         )  # fmt: skip
-    return Outcome(rows, made, notes=[*notes, f"direction of norm {float(direction.norm()):.3g}"])
+    notes.append(f"direction of norm {float(direction.norm()):.3g}")
+    return Outcome(rows, made, notes=notes, caveats=caveats)
 
 
 def _halves(train: Sequence[Sample], seed: int) -> list[tuple[list[Sample], list[Sample]]]:

@@ -60,7 +60,7 @@ def measure(context: Context, material: Material) -> Outcome:
             "radians", len(samples)),
     ]  # fmt: skip
     notes = []
-    figure = plot_curve(curve, context.model.n_blocks, title="Angular gap, normal and malicious")
+    figure = plot_curve(curve, context.model.n_blocks, title="Angular gap, normal and malicious", fit=True)
     if gap.range_ is None:
         notes.append("no block's gap exceeds shuffled labels: there is no first range, and none was sharpened")
     else:
