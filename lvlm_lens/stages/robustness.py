@@ -24,7 +24,7 @@ from ..locate.robustness import robustness_table, sample_and_seed, summary
 from ..locate.statistics import Resampling, permute_labels, weighted_auroc
 from ..locate.study import Study
 
-MOST = 400
+MOST = 300
 """Items that are read again."""
 
 SYSTEM = "You are a helpful assistant. Answer briefly."
