@@ -7,8 +7,8 @@ authors' code) and the last-token state after the last block, which SASA's own h
 
 A head of block l changes nothing below l, so the untouched run keeps how each block was called and each head's run
 begins at its own block: half the work, and the vision tower runs once.  Where something passes between blocks that is
-not in those calls (DeepStack, shared keys and values) this would be wrong; so the lowest head of the first batch is also
-run in full, and unless the logits agree every run is full, and ``reason`` says so.
+not in those calls (DeepStack, shared keys and values) this would be wrong; so the lowest head of the first batch is
+also run in full, and unless the logits agree every run is full, and ``reason`` says so.
 """
 
 from __future__ import annotations

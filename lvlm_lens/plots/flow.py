@@ -32,5 +32,5 @@ def plot_flow(flows: Mapping[str, Curve], n_blocks: int, width: int, title: str 
         axes.set_title(title or f"Blocked attention, windows of {width} blocks", pad=14)
         blocks = next(iter(flows.values())).blocks
         block_axis(axes, blocks, n_blocks)
-        figure.legend(loc="outside lower center", ncols=3)
+        figure.legend(loc="outside lower center", ncols=2, columnspacing=1.0)
     return figure

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from .theme import NEUTRAL, PAGE, ROLE_COLOURS, ROLE_TITLES, new_figure, theme
+from .theme import NEUTRAL, PAGE, ROLE_COLOURS, new_figure, theme
 
 
 def plot_robustness(tables: Mapping[str, Sequence[Mapping[str, Any]]], n_blocks: int, title: str = "") -> Figure:
@@ -40,7 +41,8 @@ def plot_robustness(tables: Mapping[str, Sequence[Mapping[str, Any]]], n_blocks:
                     axes.text(0, y, "not found", fontsize=6, color=NEUTRAL, style="italic", va="center")
             axes.set_xlim(-0.6, n_blocks - 0.4)
             axes.set_ylim(-rows + 0.4, 0.6)
-            axes.set_title(ROLE_TITLES[role], fontsize=7.5)
+            axes.set_title(role.capitalize(), fontsize=7.5)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.set_xlabel("block of the onset")
             axes.grid(axis="x")
             if column == 0:
