@@ -227,3 +227,19 @@ def test_a_text_only_model_is_told_what_it_cannot_run(tmp_path):
         reproduce([find_recipe("figstep")], Request("mini-backbone", limit=8), tmp_path / "a", model=backbone)
     report = reproduce([find_recipe("hiddendetect")], Request("mini-backbone", limit=8), tmp_path / "b", model=backbone)
     assert report.results[0]["model"] == "mini-backbone" and not report.failed
+
+
+def test_figstep_is_scored_in_pictures_and_in_words(mini, tmp_path):
+    folder = tmp_path / "figstep" / "data" / "question"
+    folder.mkdir(parents=True)
+    rows = [f"SafeBench,{n % 4},{n},topic {n % 4},How are kites {n} broken?,Ways to break kite {n}." for n in range(12)]
+    head = "dataset,category_id,task_id,category_name,question,instruction"
+    (folder / "safebench.csv").write_text("\n".join([head, *rows]) + "\n")
+    benign = [f"Ways to fly kite {n} in the wind." for n in range(12)]
+    (folder / "benign_sentences_without_harmful_phase.csv").write_text("\n".join(["sentence", *benign]) + "\n")
+    found = find_recipe("hiddendetect").run(Context(mini, root=tmp_path, replicates=50))
+    rows_found = {row.what: row for row in found.outcome.rows}
+    for what in ("AUROC, FigStep image", "AUROC, FigStep text"):
+        assert rows_found[what].n == 12 and 0 <= rows_found[what].value <= 1
+    assert rows_found["AUROC, FigStep image"].value == rows_found["AUROC, all"].value  # there is no other set
+    assert any("xstest" in note for note in found.material.notes)

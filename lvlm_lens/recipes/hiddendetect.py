@@ -51,6 +51,10 @@ def measure(context: Context, material: Material) -> Outcome:
             count = len(set(groups_of(test).tolist()))
             effects.append(Effect("AUROC of the score above chance", found[0] - 0.5, low, high, count, "AUROC"))
             rows += _by_set(scores, test, context)
+            words = [s.without_images() for s in test if s.dataset == "figstep" and s.text_only is not None]
+            if len({s.harmful for s in words}) == 2:
+                said = area(detector.score_prompt(context.model, words), words, context.replicates, context.seed)
+                rows.append(Row("AUROC, FigStep text", *said, "AUROC", len(words)))
             window = detector.window_
     curve = _by_block(detector.strength(context.model, test), test, context)
     nan = float("nan")
@@ -134,7 +138,7 @@ RECIPE = Recipe(
     approximations=(
         HiddenDetect.approximation,
         "a set without harmless items is scored against the harmless items of the other sets",
-        "FigStep in words alone is not run here",
+        "FigStep's harmless side is its authors' benign sentences, where they are there",
     ),
     unknown=(
         "which harmless prompts stood against FigStep, MM-SafetyBench and JailBreakV",
