@@ -3,8 +3,10 @@
 Depth is relative, ``(block + 1) / blocks``, so models of different size can be compared.  Each difference is tested by
 a bootstrap over the groups of the data: *paired*, replicate by replicate, where both runs measured the same items with
 the same seed (checkpoints of one model, a defended and an undefended one), else with independent replicates.  The
-p-value is two-sided and counts ties against the difference; false discovery (Benjamini & Hochberg) is controlled over
-all tests of the comparison.  Where a role is not found in one of the runs its onset is not tested: there is none.
+p-value is two-sided and counts ties against the difference; a block is a stretch of depth, ``block / blocks`` to
+``(block + 1) / blocks``, and two places are tied where their stretches overlap, so that models of different size are
+not told apart by their resolution.  [own]  False discovery (Benjamini & Hochberg) is controlled over all tests of the
+comparison.  Where a role is not found in one of the runs its onset is not tested: there is none.
 
 Replicates are read from ``measures/roles.safetensors`` of each run folder; a run without it is drawn and not tested.
 """
@@ -20,11 +22,12 @@ from typing import Any
 import numpy as np
 
 from .errors import RunFolderError, UsageError
+from .inference import false_discovery
 from .locate.curve import Curve
 from .locate.draws import load_curves
 from .locate.locating import ROLE_NAMES
 from .locate.roles import LayerRoles, floor_of, onsets
-from .locate.statistics import benjamini_hochberg, paired_bootstrap
+from .locate.statistics import paired_bootstrap
 from .runfolder import RunFolder
 from .sweep import SweepResult
 
@@ -130,7 +133,7 @@ def compare_runs(folders: Sequence[str | Path], confidence: float = 0.95, seed: 
         for quantity in QUANTITIES
     ]
     tested = [row for row in rows if "reason" not in row]
-    adjusted = benjamini_hochberg([row["p_value"] for row in tested]) if tested else []
+    adjusted = false_discovery([row["p_value"] for row in tested]) if tested else []
     for row, q_value in zip(tested, adjusted, strict=True):
         row["q_value"] = float(q_value)
     return Comparison(tuple(runs), tuple(rows), tuple(notes))
@@ -170,16 +173,28 @@ def _test(first: Run, second: Run, role: str, quantity: str, confidence: float, 
         rng = np.random.default_rng(seed)
         size = min(map(len, drawn))
         drawn = [values[rng.permutation(len(values))[:size]] for values in drawn]
-    delta = drawn[1] - drawn[0]
-    known = np.isfinite(delta)
+    known = np.isfinite(drawn[1] - drawn[0])
     if known.mean() < 0.5:
         return row | {"reason": "in most replicates one of the two has none"}
-    found = paired_bootstrap(drawn[1][known], drawn[0][known], confidence)
+    first_drawn, second_drawn = (values[known] for values in drawn)
+    found = paired_bootstrap(second_drawn, first_drawn, confidence)
+    if quantity != "value":
+        found["p_value"] = _apart(first_drawn, second_drawn, first.depth, second.depth)
     return row | {
         "paired": bool(paired), "first_value": own[0], "second_value": own[1], "difference": own[1] - own[0],
         "low": float(found["low"]), "high": float(found["high"]), "p_value": float(found["p_value"]),
         "undefined": float(1 - known.mean()), "replicates": int(known.sum()),
     }  # fmt: skip
+
+
+def _apart(first: np.ndarray, second: np.ndarray, depth_first: int, depth_second: int) -> float:
+    """Two-sided p-value of places in relative depth ``[replicate]``; overlapping stretches of depth are ties."""
+    # the end of the block in which the (interpolated) place lies; rounding must not push a whole block up
+    ends = [np.ceil(x * depth - 1e-9) / depth for x, depth in ((first, depth_first), (second, depth_second))]
+    starts = [end - 1 / depth for end, depth in zip(ends, (depth_first, depth_second), strict=True)]
+    later, earlier = (starts[1] >= ends[0] - 1e-9).sum(), (starts[0] >= ends[1] - 1e-9).sum()
+    n = len(first)
+    return float(min(1.0, 2 * min(1 + n - later, 1 + n - earlier) / (1 + n)))
 
 
 def _quantity(run: Run, role: str, quantity: str) -> float:

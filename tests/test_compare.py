@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lvlm_lens.cli import main
-from lvlm_lens.comparison import compare_runs, write_comparison
+from lvlm_lens.comparison import _apart, compare_runs, write_comparison
 from lvlm_lens.errors import RunFolderError, UsageError
 from lvlm_lens.locate.curve import Curve, curve_from_draws
 from lvlm_lens.locate.draws import save_curves
@@ -89,6 +89,10 @@ def test_relative_depth_over_models_of_different_size_and_data(tmp_path):
     row = row_of(found, "semantics", "onset")
     assert not row["paired"] and abs(row["difference"]) < 1 / 8 and row["q_value"] > 0.05
     assert "different items" in found.notes[0]
+    # block 5 of 16 ends at 6 / 16 and block 2 of 8 at 3 / 8: the same place; block 6 of 8 is not block 3 of 16
+    late, early = (np.full(99, x) for x in (7 / 8, 4 / 16))
+    assert _apart(np.full(99, 3 / 8), np.full(99, 6 / 16), 8, 16) == 1.0
+    assert _apart(late, early, 8, 16) == _apart(early, late, 16, 8) == pytest.approx(0.02)
 
 
 def test_roles_that_are_not_there_and_runs_without_draws(tmp_path):

@@ -32,7 +32,8 @@ def plot_comparison(
     height = 0.17 * max(map(len, ([r for r in tested if r["quantity"] == q] for q in _UNITS)), default=0)
     with theme():
         figure = new_figure(PAGE, 2.4 * rows + (height + 1.1 if tested else 0.4))
-        above, below = figure.subfigures(2, 1, height_ratios=[2.4 * rows, height + 1.1]) if tested else (figure, None)
+        parts: Any = figure.subfigures(2, 1, height_ratios=[2.4 * rows, height + 1.1]) if tested else (figure, None)
+        above, below = parts
         grid = above.subplots(rows, columns, squeeze=False, sharey=True)
         for cell in grid.flat[len(runs) :]:
             cell.set_visible(False)
