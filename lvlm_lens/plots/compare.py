@@ -39,7 +39,7 @@ def plot_comparison(
             cell.set_visible(False)
         for axes, run in zip(grid.flat, runs, strict=False):
             _atlas(axes, *run)
-        grid[0, 0].legend(*grid[0, 0].get_legend_handles_labels(), loc="lower right", fontsize=6)
+        figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3)
         for row in grid:
             row[0].set_ylabel("AUROC, harmful\nagainst harmless")
         if below is not None:
@@ -83,4 +83,5 @@ def _differences(panels: Sequence[Axes], tested: Sequence[Mapping[str, Any]]) ->
         axes.set_yticks([-at for at in range(len(here))], names, fontsize=5.5)
         axes.set_ylim(-len(here) + 0.4, 0.6)
         axes.grid(axis="x")
-    panels[-1].set_xlabel("filled: q < 0.05")
+        axes.locator_params(axis="x", nbins=5)
+    panels[-1].set_xlabel("filled: q < 0.05", fontsize=7)
