@@ -87,3 +87,19 @@ def test_deepstack_takes_nothing_over() -> None:
     columns = encoded[1].layouts[0].images[0]
     assert recipient.added
     assert Inheritance(donor, recipient).of("resid_post", 0, columns, columns) is None
+
+
+def test_similar_pictures_in_half_precision_are_not_taken_for_equal() -> None:
+    """A picture a shade lighter differs by less than coarse rounding, and yet its first token is not the donor's."""
+    model = LVLM(*tiny_model("llava"))
+    model.model.to(torch.bfloat16)
+    sites = [Site("resid_post", block) for block in range(model.n_blocks)]
+    pixels = np.random.default_rng(0).integers(60, 180, (40, 40, 3), dtype=np.uint8)
+    pictures = [ImageObject(Image.fromarray(pixels + np.uint8(light))) for light in (0, 1)]
+    encoded = [model.encode([Sample(f"{n}", TEXTS[0], (picture,))]) for n, picture in enumerate(pictures)]
+    donor, recipient = (recorded(model, one, sites) for one in encoded)
+    columns = encoded[0].layouts[0].images[0]
+    assert not torch.equal(donor.keys[0], recipient.keys[0])
+    inheritance = Inheritance(donor, recipient)
+    assert inheritance.of("resid_post", 0, columns, columns) is not None  # all that differs is replaced
+    assert inheritance.of("resid_post", 0, columns[1:], columns[1:]) is None
