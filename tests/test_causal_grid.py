@@ -123,7 +123,17 @@ def test_families_that_cannot_be_resumed_run_in_full_and_say_so() -> None:
     model = LVLM(*tiny_model("lfm2_vl"))
     grid = patch_grid(model, make_pairs(2), "resid_post", "last", token_difference, null=0, verify=2)
     assert grid.engine == "full" and "recurrent" in grid.reason
+    one_by_one = patch_grid(model, make_pairs(2), "resid_post", "last", token_difference, null=0, batch_size=1)
+    assert one_by_one.reason == grid.reason  # later batches follow the first, and for its reason
     assert np.allclose(grid.normalized(0.0).values[:, 0, -1, 0], 1.0, atol=1e-4)
+
+
+def test_null_of_a_pair_does_not_depend_on_its_batch() -> None:
+    """Each pair draws its own random directions: one batch, three, or a run that was taken up again are the same."""
+    arguments = (tiny(), make_pairs(3), "resid_post", "last", token_difference, "denoise")
+    together, alone = (patch_grid(*arguments, verify=0, batch_size=size) for size in (3, 1))
+    assert together.null is not None and alone.null is not None
+    assert np.allclose(together.null, alone.null, atol=1e-5)
 
 
 def test_out_of_memory_shrinks_waves_and_batches(monkeypatch: pytest.MonkeyPatch) -> None:

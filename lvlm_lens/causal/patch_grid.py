@@ -51,6 +51,7 @@ class _Plan:
     seed: int
     max_tokens: int
     exact: str
+    reason: str = "asked for"  # why ``exact`` is ``full``
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -145,7 +146,7 @@ def patch_grid(
         batch = pending.pop(0)
         try:
             with _masked_kernel(model):
-                last = _run(plan, [pairs[n] for n in batch], verify if not verification["cells"] else 0)
+                last = _run(plan, [pairs[n] for n in batch], batch, verify if not verification["cells"] else 0)
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise NumericalError("out of memory with a single pair; use a smaller dtype or device_map") from None
@@ -156,7 +157,7 @@ def patch_grid(
         if last.verification["cells"]:
             verification = last.verification
         if last.engine == "full":
-            plan.exact = "full"
+            plan.exact, plan.reason = "full", last.reason
         arrays["patched"][..., batch], arrays["clean"][batch] = last.values, last.clean
         arrays["corrupted"][batch] = last.corrupted
         if last.null is not None:
@@ -262,7 +263,8 @@ def _masked_kernel(model: LVLM) -> Any:
 # -- one batch -----------------------------------------------------------------------------------
 
 
-def _run(plan: _Plan, pairs: Sequence[Pair], verify: int) -> _Batch:
+def _run(plan: _Plan, pairs: Sequence[Pair], which: Sequence[int], verify: int) -> _Batch:
+    """Results of some pairs; ``which`` are their numbers, by which the null draws its directions."""
     model = plan.model
     encoded = {"clean": model.encode([p.clean for p in pairs]), "corrupted": model.encode([p.corrupted for p in pairs])}
     places = {side: [[g.columns(x) for g in plan.groups] for x in e.layouts] for side, e in encoded.items()}
@@ -292,7 +294,7 @@ def _run(plan: _Plan, pairs: Sequence[Pair], verify: int) -> _Batch:
     jobs = []
     for direction in plan.directions:
         donor, recipient = ("clean", "corrupted") if direction == "denoise" else ("corrupted", "clean")
-        where, cells = _cells(plan, places, encoded, donor, recipient, recordings)
+        where, cells = _cells(plan, places, encoded, donor, recipient, recordings, which, reason is None)
         jobs.append((recipient, where, cells))
         if reason is None and verify:
             share = min(-(-verify // len(plan.directions)), verify - checked["cells"])
@@ -323,7 +325,7 @@ def _run(plan: _Plan, pairs: Sequence[Pair], verify: int) -> _Batch:
 def _why_full(plan: _Plan, recordings: Mapping[str, Recording], resumable: bool) -> str | None:
     """Why plain forwards are needed, or ``None``."""
     if plan.exact == "full":
-        return "asked for"
+        return plan.reason
     if plan.model.anatomy.family.discovered:
         return "the family has no row in the anatomy table, so how its blocks read is not known"
     if not resumable:
@@ -370,11 +372,13 @@ def _cells(
     donor: str,
     recipient: str,
     recordings: Mapping[str, Recording],
+    which: Sequence[int],
+    resumed: bool,
 ) -> tuple[list[tuple[int, int, int, int, int]], list[Cell]]:
-    """Cells of one direction, each with its place (draw, site, block, position, pair) in the grid."""
+    """Cells of one direction, each with its place (draw, site, block, position, row of the batch) in the grid."""
     model = plan.model
     where, cells = [], []
-    inheritance = Inheritance(recordings[donor], recordings[recipient])
+    inheritance = Inheritance(recordings[donor], recordings[recipient]) if resumed else None
     for row in range(len(places[donor])):
         for g in range(len(plan.groups)):
             columns, source = places[recipient][row][g], places[donor][row][g]
@@ -390,7 +394,7 @@ def _cells(
                     for draw in range(1 + plan.null):
                         span = range(block, min(block + plan.window, model.n_blocks))
                         own = recordings[recipient] if draw else None
-                        seed = hash((plan.seed, draw, s, block, g, row)) % 2**31
+                        seed = hash((plan.seed, draw, s, block, g, which[row])) % 2**31
                         donors = recordings[donor]
                         cells.append(build_cell(axis, span, row, columns, donors, source, own, seed, inheritance))
                         where.append((draw, s, block, g, row))
