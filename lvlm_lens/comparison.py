@@ -133,7 +133,7 @@ def compare_runs(folders: Sequence[str | Path], confidence: float = 0.95, seed: 
         for quantity in QUANTITIES
     ]
     tested = [row for row in rows if "reason" not in row]
-    adjusted = false_discovery([row["p_value"] for row in tested]) if tested else []
+    adjusted: Sequence[float] = false_discovery([row["p_value"] for row in tested]).tolist() if tested else []
     for row, q_value in zip(tested, adjusted, strict=True):
         row["q_value"] = float(q_value)
     return Comparison(tuple(runs), tuple(rows), tuple(notes))
