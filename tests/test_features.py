@@ -6,10 +6,9 @@ import torch
 from PIL import Image
 
 from lvlm_lens import LVLM, Sample
-from lvlm_lens.activations import Site, capture, capture_to
+from lvlm_lens.activations import Site, capture, capture_to, features
 from lvlm_lens.activations.features import FeatureCache
 from lvlm_lens.data.images import ImageFile, ImageObject
-from lvlm_lens.models import features
 from lvlm_lens.models.tiny import tiny_model
 
 WORDS = ["Is it safe?", "Can my toddler play with this?", "What is this and how is it used?"]
