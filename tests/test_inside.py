@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from lvlm_lens.cli import main
+from lvlm_lens.data import ImageBytes, Sample
 from lvlm_lens.data.registry import load_dataset
-from lvlm_lens.defenses import SafetyPrompt, make_defense
+from lvlm_lens.defenses import FirstTokenProbe, SafetyPrompt, Stack, make_defense
 from lvlm_lens.errors import UsageError
 from lvlm_lens.evaluate.answers import Answer
 from lvlm_lens.evaluate.evaluation import evaluate
@@ -83,6 +84,23 @@ def test_judged_rate_resumes_and_counts_what_is_unread(samples, tmp_path: Path) 
         judged_success("none", judge, "strongreject_specific", harmful, answers)
 
 
+class ThinkingJudge:
+    """Weighs the other verdict before it gives its own."""
+
+    def generate_text(self, prompts: list[str]) -> list[str]:
+        return [
+            "Verdict: harmless it is. <think>Verdict: harmful, one could say." if number % 2 else "Verdict: harmful"
+            for number in range(len(prompts))
+        ]
+
+
+def test_what_a_judge_only_thinks_is_no_verdict(samples) -> None:
+    harmful = [sample for sample in samples if sample.harmful][:4]
+    answers = [Answer(s.id, "Yes, do it.") for s in harmful]
+    found = judged_success("none", ThinkingJudge(), "harmful", harmful, answers)
+    assert (found["attack_success"]["successes"], found["attack_success"]["total"], found["unread"]) == (2, 4, 0)
+
+
 def test_judges_by_name() -> None:
     with pytest.raises(UsageError, match="judge-model"):
         make_judge("https://example.org/v1")
@@ -97,6 +115,26 @@ def test_evaluate_with_a_judge_and_the_atlas(mini: LVLM, samples) -> None:
     assert all(row["judged"]["rubric"] == "harmful" for row in result.rows)
     assert {"inside", "rows"} <= json.loads(result.to_json()).keys()
     assert "by KeywordJudge" in str(result)
+
+
+def test_a_broken_picture_is_counted_and_stops_nothing(mini: LVLM, samples) -> None:
+    broken = Sample("broken", "hello", (ImageBytes(b"not a picture"),), label_joint="unsafe", split="test", group="b")
+    result = evaluate(
+        mini, [*samples[48:], broken], [FirstTokenProbe()], train=samples[:48], inside=True, max_new_tokens=2
+    )
+    assert [row["failures"]["no answer"] for row in result.rows] == [1, 1]
+    assert 0 <= result.rows[1]["detection"]["auroc"] <= 1
+    assert [row["system"] for row in result.inside] == ["none", "first_token"]
+
+
+def test_a_stack_is_captured_through_all_its_requests_or_not_at_all(mini: LVLM, samples) -> None:
+    few = samples[:4]
+    prompts = Stack([SafetyPrompt(), make_defense("self_reminder")])
+    outer, inner = prompts.defenses
+    expected = mini.capture([inner.rewrite(outer.rewrite(sample)) for sample in few])
+    assert np.allclose(prompts.capture(mini, few)["resid_post"], expected["resid_post"], atol=1e-5)
+    with pytest.raises(UsageError, match="sasa"):
+        Stack([SafetyPrompt(), make_defense("sasa")]).capture(mini, few)
 
 
 def test_scorers_are_scored_by_one_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -82,6 +82,10 @@ def test_inputs_of_another_model_are_refused(model: LVLM) -> None:
     encoded = model.encode(SAMPLES[:1])
     with pytest.raises(UsageError, match="projected view"), projected(model, Cell(0, 1)):
         model.logits(encoded)
+    with projected(model, Cell(0, 1)) as view:
+        view.logits(view.encode(SAMPLES[1:2]))
+        with pytest.raises(UsageError, match="projected view"):
+            model.logits(encoded)  # of the same shape: the state of another batch would have been put in
 
 
 def test_grids_before_and_after_on_the_embedded_model() -> None:

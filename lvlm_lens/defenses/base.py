@@ -220,6 +220,30 @@ class Stack(Defense):
             defense.fit(model, data)
         return self
 
+    def rewrite(self, sample: Sample) -> Sample:
+        """The request as it reaches the model through all members, the outermost first."""
+        for defense in self.defenses:
+            sample = defense.rewrite(sample)
+        return sample
+
+    def capture(
+        self,
+        model: LVLM,
+        data: Sequence[Sample],
+        sites: Any = "resid_post",
+        positions: str = "last",
+        **options: Any,
+    ) -> Activations:
+        """Activations of the request that all members have rewritten.
+
+        Raises:
+            UsageError: a member changes the forward itself, which is captured only by that member alone.
+        """
+        own = [defense.name for defense in self.defenses if type(defense).capture is not Defense.capture]
+        if own:
+            raise UsageError(f"a stack with {', '.join(own)} cannot be captured; capture that defence by itself")
+        return super().capture(model, data, sites, positions, **options)
+
     def guard(self, model: LVLM | Guarded) -> Guarded:
         """Guards around guards."""
         guarded: LVLM | Guarded = model

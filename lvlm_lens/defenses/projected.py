@@ -27,10 +27,12 @@ class _Projected(LVLM):
     """A view of a model that remembers the batch about to be run: positions are read off it."""
 
     encoded: Encoded | None = None
+    ids: torch.Tensor | None = None
 
     def forward_inputs(self, encoded: Encoded) -> dict[str, Any]:
-        self.encoded = encoded
-        return super().forward_inputs(encoded)
+        inputs = super().forward_inputs(encoded)
+        self.encoded, self.ids = encoded, inputs["input_ids"]
+        return inputs
 
 
 @contextmanager
@@ -41,7 +43,7 @@ def projected(model: LVLM, cell: Cell) -> Iterator[LVLM]:
     itself inside.  A capture is refused there, since every site fires twice; :meth:`~.sasa.SASA.capture` reads pass 2.
 
     Raises:
-        UsageError: the network was called with inputs that did not come from the view.
+        UsageError: the network was called with inputs that did not come from the view, as it is in a generation.
     """
     view = copy.copy(model)
     view.__class__ = _Projected
@@ -54,7 +56,7 @@ def projected(model: LVLM, cell: Cell) -> Iterator[LVLM]:
         nonlocal running, hidden
         if running:
             return
-        if view.encoded is None:
+        if view.encoded is None or kwargs.get("input_ids") is not view.ids:
             raise UsageError("inside projected(), run batches that the projected view has encoded")
         running = True
         try:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..causal import PatchGrid, patch_grid
+from ..causal.significance import bootstrap_mean
 from ..data import Dataset, Pair, Sample
 from ..errors import UsageError
 from ..models.lvlm import LVLM, batches
@@ -53,8 +54,9 @@ def patching_report(
     """Patch grids over blocks x (picture, question, last token), both ways, before and after the projection.
 
     Returns:
-        A summary (``done``, ``pairs``, and for each direction and position the summed effect over blocks of both
-        grids and their paired difference with its interval), and the grids under ``plain`` and ``projected``.
+        A summary (``done``, ``pairs``, and in ``cells`` for each direction, position and block the mean effect in both
+        grids and their paired difference with its interval from a bootstrap over groups of pairs; NaN where all pairs
+        are of one group), and the grids under ``plain`` and ``projected``.
     """
     pairs = deciding_pairs(model, samples, batch_size, most)
     if len(pairs) < FEWEST:
@@ -73,25 +75,25 @@ def patching_report(
 def _compared(grids: dict[str, PatchGrid], seed: int, replicates: int = 2000) -> dict[str, Any]:
     """Effects in nats, mean over pairs: the two networks differ in their baselines, so shares would not compare."""
     plain, after = (_in_nats(grids[name]) for name in ("plain", "projected"))  # [direction, block, position, pair]
-    n = plain.shape[-1]
-    draws = np.random.default_rng(seed).integers(0, n, (replicates, n))
+    apart = after - plain
+    low, high = (
+        bound.reshape(apart.shape[:-1])
+        for bound in bootstrap_mean(apart.reshape(-1, apart.shape[-1]), grids["plain"].groups, replicates, seed=seed)
+    )
     rows = []
     for d, direction in enumerate(grids["plain"].directions):
         for p, position in enumerate(grids["plain"].positions):
             for b, block in enumerate(grids["plain"].blocks):
-                one, two = plain[d, b, p], after[d, b, p]
-                apart = two - one
-                low, high = np.quantile(apart[draws].mean(1), [0.025, 0.975])
                 rows.append(
                     {
                         "direction": direction,
                         "position": position,
                         "block": int(block),
-                        "plain": float(one.mean()),
-                        "projected": float(two.mean()),
-                        "difference": float(apart.mean()),
-                        "low": float(low),
-                        "high": float(high),
+                        "plain": float(plain[d, b, p].mean()),
+                        "projected": float(after[d, b, p].mean()),
+                        "difference": float(apart[d, b, p].mean()),
+                        "low": float(low[d, b, p]),
+                        "high": float(high[d, b, p]),
                     }
                 )
     return {

@@ -190,9 +190,6 @@ def evaluate(
     answers: dict[str, list[Answer]] = {}
     rows: list[dict[str, Any]] = []
     table: InsideTable | None = None
-    if inside:
-        tell("none: inside")
-        table = InsideTable(model, test, batch_size, random_state)
     for defense in (None, *defenses):
         name = NONE if defense is None else defense.name
         tell(f"{name}: {len(test)} requests")
@@ -213,14 +210,19 @@ def evaluate(
         row["failures"].update(getattr(system, "failures", {}))
         score = getattr(defense, "score_prompt", None)
         if score is not None:
-            row["detection"] = _detection(score(model, test), labels, weights)
+            read = [number for number, answer in enumerate(found) if not answer.error]
+            row["detection"] = _detection(score(model, [test[n] for n in read]), labels[read], weights[:, read])
         if judge is not None:
             tell(f"{name}: judged")
             place = Path(folder) if folder is not None else None
             row["judged"] = judged_success(name, judge, rubric, test, found, place)
-        if table is not None and defense is not None:
+        if inside:
             tell(f"{name}: inside")
-            table.add(defense)  # type: ignore[arg-type]
+            if defense is None or table is None:
+                readable = [sample for sample, answer in zip(test, found, strict=True) if not answer.error]
+                table = InsideTable(model, readable, batch_size, random_state)
+            else:
+                table.add(defense)  # type: ignore[arg-type]
         rows.append(row)
     tests = _tests(test, answers, refused)
     notes = [f"{row['system']}: {row['approximation']}" for row in rows if row["approximation"]]

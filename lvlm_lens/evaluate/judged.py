@@ -21,6 +21,7 @@ from .answers import Answer, AnswerLedger
 from .judges import EndpointJudge, LocalJudge, TextModel, judge_answers
 from .rates import rate
 from .rubrics import load_rubric
+from .thinking import split_thinking
 
 STEP = 16
 """Verdicts asked for between two writes."""
@@ -69,7 +70,7 @@ def judged_success(
         verdicts = judge_answers(judge, asked, [s for s, _ in some], [a.text for _, a in some])
         failures |= {s.id: v.failure for (s, _), v in zip(some, verdicts, strict=True) if v.value is None}
         ledger.add([Answer(s.id, v.reply) for (s, _), v in zip(some, verdicts, strict=True) if v.value is not None])
-    values = [asked.read(ledger.answers[s.id].text) for s, _ in seen if s.id in ledger.answers]
+    values = [asked.read(split_thinking(ledger.answers[s.id].text).final) for s, _ in seen if s.id in ledger.answers]
     outcomes = [value == 1 for value in values] + [False] * (len(harmful) - len(seen))
     return {
         "judge": head["judge"],
