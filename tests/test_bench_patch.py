@@ -8,7 +8,7 @@ import torch
 from lvlm_lens.bench.llava_shape import llava_shape
 from lvlm_lens.bench.measure import cost
 from lvlm_lens.bench.patch import PlainHooks, _task, arithmetic_minimum, patch_table, tower_flops
-from lvlm_lens.bench.peers import NNsight
+from lvlm_lens.bench.peers import NNsight, TransformerLens
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def test_ours_and_peers_agree_on_every_place(model, sweep: str) -> None:
     task = _task(model, sweep)
     ours = task.ours()
     assert len(ours) == len(task.places) == {"A": 6, "B": 48, "C": 6}[sweep]
-    for make in (PlainHooks, NNsight):
+    for make in (PlainHooks, NNsight, TransformerLens):
         peer = make(model, task.encoded)
         peer.prepare()
         for index in (0, len(ours) // 2, len(ours) - 1):
@@ -29,14 +29,18 @@ def test_ours_and_peers_agree_on_every_place(model, sweep: str) -> None:
 
 
 def test_minimum_counts_what_an_exact_method_needs(model) -> None:
-    """Two forwards; then the last block's cells need the head only, and each lower block adds one block."""
+    """Two forwards that share their first words; the last block's cells need nothing, and each lower block adds one
+    block, the first of them without its queries, keys and values."""
     one = _task(model, "A", both=False)
     tower = sum(tower_flops(model, encoded) for encoded in one.encoded.values())
     length, width, hidden = one.encoded["clean"].length, 64, 64 * 43 // 16
     linear, kv, head = 2 * (4 * width**2 + 3 * width * hidden), 2 * 2 * width**2, 2 * 64 * model.anatomy.vocab_size
     seen, last = 4 * width * sum(range(1, length + 1)), 4 * width * length
     base = 2 * (2 * (length * linear + seen) + length * kv + linear - kv + last + head)
-    expected = tower + base + 3 * head + (2 + 1) * (linear + last)
+    start = one.encoded["clean"].layouts[0].images[0][0]
+    shared = 2 * (start * linear + 4 * width * sum(range(1, start + 1))) + start * kv
+    qkv = 3 * 2 * width**2
+    expected = tower + base - shared + 2 * head + 2 * (linear - qkv + last) + linear + last
     assert arithmetic_minimum(one) == expected
 
 

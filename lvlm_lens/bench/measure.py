@@ -18,7 +18,8 @@ Result = TypeVar("Result")
 
 
 def _synchronize() -> None:
-    if torch.cuda.is_available():
+    # not is_available: on a machine with an idle GPU, work on the CPU is the CPU's
+    if torch.cuda.is_initialized():
         torch.cuda.synchronize()
 
 
@@ -76,7 +77,7 @@ def cost(work: Callable[[], Any]) -> Cost:
 
 
 def _peak(work: Callable[[], Any]) -> int | None:
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         work()

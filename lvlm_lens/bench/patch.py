@@ -8,11 +8,15 @@ Peers run one whole forward a cell, so their time for a sweep is their two prepa
 cells times the median of the cells that were timed (a subset, drawn anew in every round; its size is printed).
 Ours is timed whole.  Rounds are interleaved: every tool runs once a round, so that a busy machine slows all.
 No cell of ours is verified inside the timing; instead the timed logits are compared with the plain hooks' on every
-cell that these ran.  The arithmetic minimum counts two forwards (vision tower once a picture, unembedding at one
-token) and, for each cell, the blocks above the patch over the tokens that then differ from both runs: from the patch
-on, or from the end of a picture that is replaced as a whole (see :mod:`~lvlm_lens.causal.inherit`).  Linear layers
-count by their weights, attention by the keys that each query may see; of the last block, keys and values of all
-tokens and the rest at the last token.
+cell that these ran.  Peers run cells one by one, vision tower included, as their users write it: nobody batches cells
+or keeps the picture's embeddings for them.
+
+The arithmetic minimum counts two forwards (vision tower once a picture, the words before it once, unembedding at one
+token) and, for each cell below the last block, the blocks above the patch over the tokens that then differ from both
+runs: from the patch on, or from the end of a picture that is replaced as a whole (see
+:mod:`~lvlm_lens.causal.inherit`).  Linear layers count by their weights, attention by the keys that each query may
+see; in the first block above, queries, keys and values are known and only what comes of changed keys is counted; of the
+last block, keys and values of all tokens and the rest at the last token.
 """
 
 from __future__ import annotations
@@ -97,32 +101,50 @@ def _task(model: LVLM, sweep: str, pairs: int = 1, both: bool = True) -> _Task:
 def arithmetic_minimum(task: _Task) -> int:
     """FLOPs that no exact method can avoid; see the module's docstring."""
     model, anatomy = task.model, task.model.anatomy
-    n, last = model.n_blocks, task.encoded["clean"].layouts[0].last
-    linear, kv = _linear_flops(model)
+    layout = task.encoded["clean"].layouts[0]
+    n, last, whole = model.n_blocks, layout.last, layout.images[0]
+    rows = len(task.encoded["clean"])
+    linear, qkv, kv = (_linear_flops(model, names) for names in (None, ("q_proj", "k_proj", "v_proj"), _KEYS))
     head = 2 * anatomy.d_model * anatomy.vocab_size
     a_key = 4 * anatomy.n_heads * anatomy.head_dim
 
-    def blocks_above(block: int, first: int) -> int:
-        """Blocks ``block + 1`` to the last over the tokens ``first`` to the last one, then the unembedding."""
-        above, tokens = n - 1 - block, last + 1 - first
+    def whole_block(first: int, end: int) -> int:
+        """A block over the tokens ``first`` up to ``end``: each query reads every key up to itself."""
+        return (end - first) * linear + a_key * sum(range(first + 1, end + 1))
+
+    def cell(block: int, columns: tuple[int, ...]) -> int:
+        above = n - 1 - block
         if not above:
-            return head
-        inner = tokens * linear + a_key * sum(range(first + 1, last + 2))  # keys read by all queries of the suffix
-        return (above - 1) * inner + tokens * kv + linear - kv + a_key * (last + 1) + head
-
-    rows, whole = len(task.encoded["clean"]), task.encoded["clean"].layouts[0].images[0]
-    total = sum(tower_flops(model, encoded) for encoded in task.encoded.values()) + 2 * rows * blocks_above(-1, 0)
-    for _, block, columns in task.places:
+            return 0  # the logits are the donor's where the last token was written, else the recipient's
         # above a picture that was replaced as a whole, its states are the donor's, which are known
-        total += rows * blocks_above(block, max(columns) + 1 if columns == whole else min(columns))
-    return total
+        first = max(columns) + 1 if columns == whole else min(columns)
+        # the first block above reads states of either run: their queries, keys and values are known, and so is what a
+        # query gets from keys that stayed
+        entered = range(first if above > 1 else last, last + 1)
+        keys = sum(t + 1 if t in columns else len(columns) for t in entered)
+        work = len(entered) * (linear - qkv) + a_key * keys + head
+        if above > 1:
+            tokens = last + 1 - first
+            work += (above - 2) * whole_block(first, last + 1) + tokens * kv + linear - kv + a_key * (last + 1)
+        return work
+
+    forward = (n - 1) * whole_block(0, last + 1) + (last + 1) * kv + linear - kv + a_key * (last + 1) + head
+    same = whole[0]  # the words before the picture are those of every prompt
+    shared = (n - 1) * whole_block(0, same) + same * kv
+    total = sum(tower_flops(model, encoded) for encoded in task.encoded.values())
+    total += 2 * rows * forward - (2 * rows - 1) * shared
+    return total + rows * sum(cell(block, columns) for _, block, columns in task.places)
 
 
-def _linear_flops(model: LVLM) -> tuple[int, int]:
-    """FLOPs a token of one block's linear layers: of all of them, and of those that make keys and values."""
-    sizes = {name: m.weight.numel() for name, m in model.anatomy.blocks[0].named_modules() if isinstance(m, nn.Linear)}
-    keys = [size for name, size in sizes.items() if name.endswith(("k_proj", "v_proj"))]
-    return 2 * sum(sizes.values()), 2 * sum(keys)
+_KEYS = ("k_proj", "v_proj")
+
+
+def _linear_flops(model: LVLM, names: tuple[str, ...] | None) -> int:
+    """FLOPs a token of one block's linear layers: of all of them, or of those of some names."""
+    layers = model.anatomy.blocks[0].named_modules()
+    return 2 * sum(
+        m.weight.numel() for name, m in layers if isinstance(m, nn.Linear) and (names is None or name.endswith(names))
+    )
 
 
 def tower_flops(model: LVLM, encoded: Encoded) -> int:

@@ -114,7 +114,7 @@ class NNsight:
 
 
 class TransformerLens:
-    """TransformerLens' bridge over a copy of the model, pixels handed to every run by hand."""
+    """TransformerLens' bridge over a copy of the model, pixels handed over by hand, unembedding at the last token."""
 
     name = "TransformerLens"
 
@@ -143,6 +143,8 @@ class TransformerLens:
                 _, self.caches[side] = self.bridge.run_with_cache(
                     inputs["input_ids"],
                     pixel_values=inputs["pixel_values"],
+                    use_cache=False,
+                    logits_to_keep=1,
                     names_filter=lambda name: name.startswith("blocks.") and name.endswith("hook_resid_post"),
                 )
 
@@ -159,7 +161,11 @@ class TransformerLens:
         inputs = self.inputs[recipient]
         with torch.no_grad():
             logits = self.bridge.run_with_hooks(
-                inputs["input_ids"], fwd_hooks=[(name, hook)], pixel_values=inputs["pixel_values"]
+                inputs["input_ids"],
+                fwd_hooks=[(name, hook)],
+                pixel_values=inputs["pixel_values"],
+                use_cache=False,
+                logits_to_keep=1,
             )
         return logits[0, -1].float()
 
