@@ -116,7 +116,7 @@ def _pick_quads(chance: random.Random) -> list[tuple[tuple[str, str], tuple[str,
 @cache
 def quads() -> tuple[Quad, ...]:
     """All quads of the set, in order."""
-    chance = random.Random("mini quads")
+    chance = random.Random("mini quads, second draw")
     picked = _pick_quads(chance)
     found = []
     for part, count in QUADS.items():
@@ -156,7 +156,7 @@ class WordsPair(NamedTuple):
 
 def words_pairs(count: int = 40) -> list[WordsPair]:
     """Pairs of the part ``words``; every fourth shows an alarming thing."""
-    chance = random.Random("mini words")
+    chance = random.Random("mini words, second draw")
     alarming = [name for name, thing in THINGS.items() if thing.alarming]
     harmless = [name for name, thing in THINGS.items() if not thing.alarming]
     pairs = []
@@ -182,7 +182,7 @@ class PicturePair(NamedTuple):
 
 def picture_pairs(count: int = 30) -> list[PicturePair]:
     """Pairs of the part ``picture``."""
-    chance = random.Random("mini picture")
+    chance = random.Random("mini picture, second draw")
     pairs = []
     for number in range(count):
         split = SPLITS[number % len(SPLITS)]

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedTokenizerFast
 
 from .config import Weights
 from .corpus import SYSTEM_PROMPTS, Example
 
 IMAGE_TOKENS = 64
+PLAIN_ATTENTION = partial(sdpa_kernel, SDPBackend.MATH)
+"""For training: on a CPU the backward pass of fused attention takes half of a step at these lengths."""
 
 
 class Encoded(NamedTuple):

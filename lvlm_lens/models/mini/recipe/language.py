@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from ....data.mini.activities import ACTIVITIES, SHOWING, answer
 from ....data.mini.items import quads
 from ....data.mini.objects import THINGS
-from .batches import Encoded, Encoder, by_length, padded, some_system, weighted_loss
+from .batches import PLAIN_ATTENTION, Encoded, Encoder, by_length, padded, some_system, weighted_loss
 from .config import LanguageStage
 from .corpus import Example, draw, in_words, makers
 from .journal import Journal
@@ -39,14 +39,14 @@ def train_cycle(
     """One cycle, in place: a fresh optimizer whose rate rises and falls once."""
     steps, rate = stage.cycles[cycle]
     model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), rate, betas=(0.9, 0.98), weight_decay=stage.decays[cycle])
+    optimizer = torch.optim.AdamW(model.parameters(), rate, betas=(0.9, 0.98), weight_decay=stage.decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.06)
     rows = by_length(text_examples(stage, cycle, encoder, seed + 1000 * cycle), stage.batch)
     pad = encoder.tokenizer.pad_token_id
     started = time.time()
     for step in range(1, steps + 1):
         ids, weights = padded(next(rows), pad)
-        with torch.autocast("cpu", torch.bfloat16, enabled=stage.bfloat16):
+        with PLAIN_ATTENTION(), torch.autocast("cpu", torch.bfloat16, enabled=stage.bfloat16):
             logits = model(input_ids=ids, use_cache=False).logits
         loss = weighted_loss(logits, ids, weights)
         optimizer.zero_grad(set_to_none=True)

@@ -25,6 +25,8 @@ from .journal import Journal
 NAMES = list(THINGS)
 NOTHING = len(NAMES)
 """Class index of "no thing" and of "no word"."""
+CARDS_JUDGED, BANNERS_JUDGED = 0.25, 0.08
+"""Shares of written words among the pictures on which accuracy is measured, the same in every cycle."""
 
 
 def pixels_of(specs: list[Spec]) -> torch.Tensor:
@@ -67,11 +69,12 @@ class TowerClassifier(nn.Module):
         return self.thing(mean), self.word(mean)
 
 
-def batches(stage: TowerStage, seeds: int, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def batches(stage: TowerStage, cycle: int, seeds: int, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Endless (pixels, classes), rendered as they are asked for."""
     chance = random.Random(seed)
+    cards, banners = stage.card_shares[cycle], stage.banner_shares[cycle]
     while True:
-        specs = [draw_training_spec(chance, stage.card_share, stage.banner_share, seeds) for _ in range(stage.batch)]
+        specs = [draw_training_spec(chance, cards, banners, seeds) for _ in range(stage.batch)]
         yield pixels_of(specs), classes_of(specs)
 
 
@@ -89,7 +92,7 @@ def train_cycle(model: TowerClassifier, stage: TowerStage, cycle: int, seed: int
     steps, rate = stage.cycles[cycle]
     optimizer = torch.optim.AdamW(model.parameters(), rate, betas=(0.9, 0.98), weight_decay=stage.decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, steps, pct_start=0.08)
-    fresh = batches(stage, SEEDS["training"], seed + 1000 * cycle)
+    fresh = batches(stage, cycle, SEEDS["training"], seed + 1000 * cycle)
     started = time.time()
     for step in range(1, steps + 1):
         pixels, classes = next(fresh)
@@ -109,16 +112,16 @@ def train_cycle(model: TowerClassifier, stage: TowerStage, cycle: int, seed: int
                 step=step,
                 loss=loss.item(),
                 seconds=time.time() - started,
-                **tower_accuracy(model, stage, n=256),
+                **tower_accuracy(model, n=256),
             )
 
 
 @torch.no_grad()
-def tower_accuracy(model: TowerClassifier, stage: TowerStage, n: int) -> dict[str, float]:
+def tower_accuracy(model: TowerClassifier, n: int) -> dict[str, float]:
     """Accuracy on renderings never trained on: things shown, and words written on cards."""
     model.eval()
     chance = random.Random(n)
-    specs = [draw_training_spec(chance, stage.card_share, stage.banner_share, SEEDS["card"]) for _ in range(n)]
+    specs = [draw_training_spec(chance, CARDS_JUDGED, BANNERS_JUDGED, SEEDS["card"]) for _ in range(n)]
     thing, word = model(pixels_of(specs))
     classes = classes_of(specs)
     shown = classes[:, 0] != NOTHING

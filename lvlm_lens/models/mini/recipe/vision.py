@@ -19,7 +19,7 @@ from ....data.mini.heldout import styles_of
 from ....data.mini.items import quads
 from ....data.mini.objects import THINGS
 from ....data.mini.render import Spec, draw_spec
-from .batches import Encoded, Encoder, padded, some_system, weighted_loss
+from .batches import PLAIN_ATTENTION, Encoded, Encoder, padded, some_system, weighted_loss
 from .config import NamingStage, TuningStage
 from .corpus import Example, draw, in_words, makers
 from .journal import Journal
@@ -138,7 +138,7 @@ def train_naming(
         some = [next(chats) for _ in range(stage.batch)]
         ids, weights = padded([chat for chat, _ in some], pad)
         states = gallery.states[[picture for _, picture in some]].float()
-        with torch.autocast("cpu", torch.bfloat16, enabled=stage.bfloat16):
+        with PLAIN_ATTENTION(), torch.autocast("cpu", torch.bfloat16, enabled=stage.bfloat16):
             logits = logits_of(model, ids, states, every)
         return weighted_loss(logits, ids, weights)
 
@@ -167,7 +167,7 @@ def train_tuning(
         states = gallery.states[[pack.picture for pack in some]].float()
         texts = [in_words(chance, draw(chance, stage.replay_mix, told)) for _ in range(stage.replay)]
         ids, weights = padded([encoder.encode(text, some_system(chance), pictures=0) for text in texts], pad)
-        with torch.autocast("cpu", torch.bfloat16, enabled=stage.bfloat16):
+        with PLAIN_ATTENTION(), torch.autocast("cpu", torch.bfloat16, enabled=stage.bfloat16):
             shown_logits = logits_of(model, seen.ids, states, every, seen.positions, seen.mask)
             told_logits = logits_of(model, ids, states, none)
         shown_loss = weighted_loss(shown_logits, seen.ids, seen.weights)
