@@ -53,7 +53,7 @@ class SweepConfig:
     batch_size: int = 32
     backbone: str | None = None
     twin: bool = True
-    pairs: int = 12
+    pairs: int = 10
     sasa: bool = True
     defenses: bool = True
     measures: str = "default"

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-twin", dest="twin", action="store_const", const=False, help="leave out the random-weight twin"
     )
-    parser.add_argument("--pairs", type=int, metavar="N", help="matched pairs to patch; 0 for none (default: 12)")
+    parser.add_argument("--pairs", type=int, metavar="N", help="matched pairs to patch; 0 for none (default: 10)")
     parser.add_argument("--no-sasa", dest="sasa", action="store_const", const=False, help="leave SASA out")
     parser.add_argument(
         "--no-defenses", dest="defenses", action="store_const", const=False, help="leave the small defence table out"
@@ -175,7 +175,7 @@ def print_summary(result: SweepResult) -> None:
     if causal["done"]:
         for direction, cell in causal["strongest"].items():
             what = "nothing survives" if cell is None else (
-                f"{cell['position']} at block {cell['block']} carries {cell['effect']:.2f} "
+                f"{cell['position']} into block {cell['block']} carries {cell['effect']:.2f} "
                 f"[{cell['low']:.2f}, {cell['high']:.2f}] of the difference"
             )  # fmt: skip
             console.print(f"Patching, {direction}: {what} ({causal['pairs']} pairs, engine {causal['engine']})")

@@ -217,7 +217,7 @@ def sasa_report(
             with the highest cross-validated AUROC on training data is used.
         features, mode, positions, projection, C: of :class:`~lvlm_lens.defenses.sasa.SASA`.
         candidates: blocks of the map; default every block, or four evenly spaced ones with ``quick``.
-        n_train, n_test: at most so many samples (whole groups); default all, or 80 each with ``quick``.
+        n_train, n_test: at most so many samples (whole groups); default all, or 64 each with ``quick``.
         sizes: training sizes of the label-efficiency curve, those there are enough samples for.
         seeds: subsets a size.
         transfer_to: further data sets on which the fitted probes are scored.
@@ -232,7 +232,7 @@ def sasa_report(
     """
     tell = say or (lambda line: None)
     if quick:
-        n_train, n_test = n_train or 80, n_test or 80
+        n_train, n_test = n_train or 64, n_test or 64
         seeds = min(seeds, 3)
     notes: list[str] = []
     train, test = parts_of(data, n_train, n_test, random_state)
@@ -284,7 +284,7 @@ def sasa_report(
     guard = [_guard(split, made, rows[MAIN], fold, fpr, C, model) for fpr in FALSE_POSITIVES]
     cost = _cost(model, split, features, batch_size, cell, made.engine)
     tell("refusal log-odds by block")
-    few = [test[i] for i in subset(test, 48 if quick else 128, random_state)]
+    few = [test[i] for i in subset(test, 32 if quick else 128, random_state)]
     causal = causal_report(model, few, cell, batch_size, replicates, random_state, made.engine)
     patching: dict[str, Any] = {"done": False, "reason": "left out of the quick report"}
     if not quick:

@@ -61,7 +61,14 @@ def judged_success(
     harmful = [(s, a) for s, a in zip(samples, answers, strict=True) if s.harmful and not a.error]
     seen = [(s, a) for s, a in harmful if not a.flagged]
     said = hashlib.sha256("\0".join(f"{s.id}\1{a.text}" for s, a in seen).encode()).hexdigest()
-    head = {"system": system, "judge": _name(judge), "rubric": asked.name, "prompt": asked.prompt, "answers": said}
+    head = {
+        "system": system,
+        "judge": _name(judge),
+        "settings": _settings(judge),
+        "rubric": asked.name,
+        "prompt": asked.prompt,
+        "answers": said,
+    }
     ledger = AnswerLedger(folder / f"verdicts-{system}-{asked.name}.jsonl" if folder is not None else None, head)
     left = [(s, a) for s, a in seen if s.id not in ledger.answers]
     failures: dict[str, str] = {}
@@ -85,3 +92,9 @@ def _name(judge: TextModel | EndpointJudge) -> str:
     if isinstance(judge, EndpointJudge):
         return f"{judge.model} at {judge.url}"
     return judge.model.name if isinstance(judge, LocalJudge) else type(judge).__name__
+
+
+def _settings(judge: TextModel | EndpointJudge) -> str:
+    """What else changes a judge's verdicts: verdicts under other settings are another judge's."""
+    names = ("max_new_tokens", "max_tokens", "with_images")
+    return ", ".join(f"{name}={getattr(judge, name)}" for name in names if hasattr(judge, name))

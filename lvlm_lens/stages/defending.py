@@ -8,7 +8,7 @@ from typing import Any
 from ..data import Dataset, Sample
 from ..defenses import SASA, Defense, FirstTokenProbe, SafetyPrompt
 from ..defenses.sasa_report import SASAReport, sasa_report
-from ..errors import DataError, UsageError
+from ..errors import DataError, ModelError, UsageError
 from ..evaluate.evaluation import EvaluationResult, evaluate
 from ..locate.roles import LayerRoles
 from ..models.lvlm import LVLM
@@ -28,7 +28,7 @@ def defence_stage(
     tell("SASA", 0, 1)
     try:
         report = sasa_report(model, items, roles=roles, quick=True, random_state=seed)
-    except DataError as error:  # too few groups for its training and test parts
+    except (DataError, ModelError, UsageError) as error:  # too few groups, or a family without a state to project
         tell("SASA", 1, 1)
         return {"done": False, "reason": str(error)}, None
     tell("SASA", 1, 1)
@@ -58,7 +58,7 @@ def table_stage(
             max_new_tokens=LONGEST,
             random_state=seed,
         )
-    except (DataError, UsageError) as error:  # too few groups or classes, or a prompt that the model cannot take
+    except (DataError, ModelError, UsageError) as error:  # one class, few groups, no state
         return {"done": False, "reason": str(error)}, None
     finally:
         tell("defences", 1, 1)

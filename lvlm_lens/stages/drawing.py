@@ -134,7 +134,7 @@ def draw_causal(
     drawn: list[tuple[str, str, Any]] = []
     if grid is not None:
         caption = (
-            f"Patching the residual stream of {len(grid.pairs)} matched pairs by block and position, both ways; "
+            f"Patching what enters each block in {len(grid.pairs)} matched pairs, by block and position, both ways; "
             "greyed cells do not survive the false-discovery control."
         )
         drawn.append(("patching", caption, plot_patch_grid(grid, model.n_blocks)))
@@ -142,7 +142,7 @@ def draw_causal(
         if pictures:
             shown = sorted({0, grid.blocks[len(grid.blocks) // 4], grid.blocks[len(grid.blocks) // 2]})
             chosen = [(a, b, effect[[grid.blocks.index(k) for k in shown]], text) for a, b, effect, text in pictures]
-            caption = "Single image tokens patched (denoising), laid over the pictures of three pairs."
+            caption = "Single image tokens patched before a block (denoising), laid over the pictures of three pairs."
             drawn.append(("patching_picture", caption, plot_patches_on_picture(chosen, shown)))
     if report is not None:
         drawn += [

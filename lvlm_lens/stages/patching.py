@@ -8,6 +8,7 @@ nothing is patched and the result says so: a grid over pairs that behave alike w
 from __future__ import annotations
 
 import random
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def behaving_pairs(data: Dataset, evidence: Evidence) -> list[Pair]:
 def patch_stage(
     model: LVLM, data: Dataset, evidence: Evidence, folder: Path, pairs: int, seed: int, tell: Tell
 ) -> tuple[dict[str, Any], PatchGrid | None]:
-    """Patch the residual stream at spans of the prompt and return a plain summary beside the grid.
+    """Patch what enters each block at spans of the prompt and return a plain summary beside the grid.
 
     Spans: each row of the picture (the whole picture where its tokens make no square), the question, the last
     token.  The grid is kept in ``folder`` and continued there.
@@ -56,7 +57,7 @@ def patch_stage(
         tell("patching", done, total)
 
     def grid_over(spans: list[str]) -> PatchGrid:
-        return patch_grid(model, used, "resid_post", spans, direction="both", seed=seed, progress=progress, out=folder)
+        return patch_grid(model, used, "resid_pre", spans, direction="both", seed=seed, progress=progress, out=folder)
 
     try:
         grid = grid_over(["image_rows", "question", "last"])
@@ -114,7 +115,7 @@ def picture_effects(
     fine = patch_grid(
         model,
         pairs,
-        "resid_post",
+        "resid_pre",
         "image[0]",
         direction="denoise",
         null=0,
@@ -127,5 +128,6 @@ def picture_effects(
     for at, pair in enumerate(pairs):
         assert pair.clean.image is not None and pair.corrupted.image is not None
         shown = effect[:, :, at].reshape(len(fine.blocks), side, side)
-        found.append((pair.clean.image.load(), pair.corrupted.image.load(), shown, pair.clean.text[:40]))
+        caption = textwrap.shorten(pair.clean.text, 30, placeholder=" ...")
+        found.append((pair.clean.image.load(), pair.corrupted.image.load(), shown, caption))
     return found
