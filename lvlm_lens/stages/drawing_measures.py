@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def draw_measures(folder: Path, n_blocks: int, findings: Findings) -> list[dict[
     if heads is not None:
         caption = "Attention heads switched off one at a time; rings: the largest contrasts."
         words = title("head_attribution", "Attention heads switched off, one at a time")
-        drawn.append(("heads", caption + marked("head_attribution"), lambda: plot_head_map(heads.tables, words)))
+        drawn.append(("heads", caption + marked("head_attribution"), partial(plot_head_map, heads.tables, words)))
     if flow is not None:
         names = [str(flow.tables["main"]), *flow.others]
         curves = dict(zip(names, (flow.curve, *flow.others.values()), strict=True))
@@ -37,7 +38,7 @@ def draw_measures(folder: Path, n_blocks: int, findings: Findings) -> list[dict[
         caption = f"Answer lost when a flow of attention is blocked in {width} blocks around a block."
         words = title("knockout_flow", f"Blocked attention, windows of {width} blocks")
         drawn.append(
-            ("knockout_flow", caption + marked("knockout_flow"), lambda: plot_flow(shown, n_blocks, width, words))
+            ("knockout_flow", caption + marked("knockout_flow"), partial(plot_flow, shown, n_blocks, width, words))
         )
     if findings.robustness.get("done") and findings.robustness["tables"]:
         caption = "Onset of each role with other samples, seeds, positions, templates and pooling."
