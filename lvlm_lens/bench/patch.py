@@ -358,7 +358,7 @@ def patch_table(result: dict[str, Any]) -> str:
                 f"{found['times_ours']:>9.1f}{found['max_abs_diff']:>10.1e}"
                 + (f"{cell['flops_of_sweep'] / 1e9:>9.1f}" if counted else f"{'':>9}")
                 + (f"{cell['flops_of_sweep'] / row['minimum_flops']:>7.2f}" if counted else f"{'':>7}")
-                + (f"{cell['launches'] * row['cells']:>10}" if counted else f"{'':>10}")
+                + (f"{cell['launches'] * (row['cells'] + 2):>10}" if counted else f"{'':>10}")
                 + (f"{megabytes(cell['peak_bytes']):>9}" if counted else "")
             )
         timed = next(iter(row["peers"].values()))["cells_timed"]
