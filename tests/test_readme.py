@@ -24,3 +24,17 @@ def test_two_commands_each_a_single_line():
 def test_figures_of_the_readme_are_there():
     for name in re.findall(r"!\[[^\]]*\]\(([^)]+)\)", README):
         assert (Path(__file__).parents[1] / name).is_file(), name
+
+
+def test_tables_name_everything_that_is_registered():
+    """A measure, defence, data set, recipe or command that is added is added to the page too."""
+    from lvlm_lens.cli import COMMANDS
+    from lvlm_lens.data.registry import FORMATS
+    from lvlm_lens.defenses.registry import DEFENSES
+    from lvlm_lens.recipes import recipe_names
+    from lvlm_lens.stages.measuring import MEASURES
+
+    named = {*MEASURES, *DEFENSES, *FORMATS, *recipe_names()}
+    missing = sorted(name for name in named if f"| `{name}` |" not in README)
+    missing += sorted(name for name in COMMANDS if f"`lvlm-lens {name}`" not in README)
+    assert not missing, missing
