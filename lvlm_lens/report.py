@@ -97,55 +97,6 @@ def _after_locating(data: Mapping[str, Any]) -> list[str]:
     return parts
 
 
-def _measures(data: Mapping[str, Any]) -> list[str]:
-    """What each measure says of its role, and how it stands on models whose answer is known."""
-    rows = []
-    for name, row in data["measures"].items():
-        found = row.get("finding")
-        if not row["done"] or not found:
-            says = row.get("reason", "describes, decides no role") if not row["done"] else "describes, decides no role"
-        elif found["found"]:
-            says = f"from block {found['onset']} [{found['onset_low']}, {found['onset_high']}], peak {found['peak']}"
-        else:
-            says = f"not found: {found['reason']}"
-        rows.append([name, row["role"] or "-", says, row["standing"], row["source"]])
-    agreed = [
-        [name, f"from block {c['onset']} [{c['onset_low']}, {c['onset_high']}]" if c["found"] else c["reason"],
-         f"{100 * c['agreement']:.0f} % of {len(c['members'])}"]
-        for name, c in data["consensus"].items()
-    ]  # fmt: skip
-    return [
-        "<h2>Consensus of the counted measures</h2>",
-        _table(["role", "where", "measures that find it"], agreed),
-        "<h2>Measures</h2>",
-        _table(["measure", "role", "says", "on models of known answer", "source"], rows),
-    ]
-
-
-def _after_locating(data: Mapping[str, Any]) -> list[str]:
-    """Patching, SASA and the defence table, or why they were not done."""
-    causal, sasa, defenses = data["causal"], data["sasa"], data["defenses"]
-    parts = ["<h2>Patching</h2>"]
-    if causal["done"]:
-        rows = [
-            [direction, "nothing survives" if cell is None else f"{cell['position']}, block {cell['block']}",
-             "-" if cell is None else f"{cell['effect']:.2f} [{cell['low']:.2f}, {cell['high']:.2f}]"]
-            for direction, cell in causal["strongest"].items()
-        ]  # fmt: skip
-        counted = f"{causal['cells_surviving']} of {causal['cells']} cells survive the false-discovery control"
-        parts += [_table(["direction", "strongest cell", "share of the difference"], rows), f"<p>{counted}.</p>"]
-    else:
-        parts.append(f"<p>Not done: {escape(causal['reason'])}</p>")
-    parts += ["<h2>SASA</h2>", f"<p>{escape(sasa['verdict'] if sasa['done'] else 'Not done: ' + sasa['reason'])}</p>"]
-    parts.append("<h2>Defences, a first look</h2>")
-    if defenses["done"]:
-        table = [[row["system"], row["attack_success"], row["over_refusal"]] for row in defenses["rows"]]
-        parts.append(_table(["system", "attack success", "over-refusal"], table))
-    else:
-        parts.append(f"<p>Not done: {escape(defenses['reason'])}</p>")
-    return parts
-
-
 def render_report(result: SweepResult) -> str:
     """The page of a finished sweep."""
     data = result.data
