@@ -187,14 +187,19 @@ def test_names_and_near_matches():
 @pytest.mark.parametrize("name", ["head_attribution", "knockout_flow", "modality_cosine"])
 def test_rows_are_estimated_as_they_are_run(name, study, model):
     seen = []
-    hook = model.anatomy.blocks[0].register_forward_hook(
-        lambda module, args, output: seen.append(len(output[0] if isinstance(output, tuple) else output))
-    )
+
+    def count(module, args, output):
+        seen.append(len(output[0] if isinstance(output, tuple) else output))
+
+    hooks = [block.register_forward_hook(count) for block in model.anatomy.blocks]
     study._states.clear()
     measure(MEASURES[name], study)
-    hook.remove()
+    for hook in hooks:
+        hook.remove()
+    rows = sum(seen) / model.n_blocks  # a run that begins at a later block counts for the blocks it runs
     expected = rows_forward([name], len(study.samples), model.n_blocks, model.anatomy.n_heads)
-    assert expected <= sum(seen) <= expected + 6  # the cache of picture features checks itself on a row
+    batch = 32 if name == "head_attribution" else 0  # which checks one head of its first batch in full
+    assert expected <= rows <= expected + batch + 6  # the cache of picture features checks itself on a row
 
 
 def test_stage_keeps_what_it_found_and_says_what_it_could_not(study, tmp_path):

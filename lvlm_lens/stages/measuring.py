@@ -125,7 +125,7 @@ def parse_measures(text: str) -> list[str]:
 
 
 def rows_forward(names: Sequence[str], items: int, blocks: int, heads: int) -> int:
-    """Rows that the named measures put through the model, for an estimate before anything is spent.
+    """Rows that the named measures put through the whole model, for an estimate before anything is spent.
 
     The answer of a tuned lens's chat counts as one row more; prompts of an average length are assumed throughout.
     """
@@ -136,7 +136,7 @@ def rows_forward(names: Sequence[str], items: int, blocks: int, heads: int) -> i
         "modality_cosine": 2 * min(FEW, items),
         "lens_readability": few,
         "tuned_lens": 3 * min(CHATS, items),
-        "head_attribution": few * (1 + blocks * heads),
+        "head_attribution": few * (1 + heads * (blocks + 1) // 2),  # each head's run begins at its own block
         "knockout_flow": few * (1 + 3 * blocks),
         "scaled_blocks": few * 2 * blocks,
         # each candidate: ablated on both halves and added on one; the last position is ablated at every depth
