@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 
-from .console import progress_bars
 from .options import add_output_options, add_run_options, config_from
 
 
@@ -26,14 +23,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """A sweep that neither patches nor projects; the folder holds the same files."""
-    from ..sweep import run_sweep
-    from .sweep import print_summary
+    from .sweep import run_and_print
 
-    config = config_from(options, {"pairs": 0, "sasa": False, "defenses": False})
-    with progress_bars(options.quiet) as tell:
-        result = run_sweep(config, tell, ["lvlm-lens", *sys.argv[1:]])
-    if options.json:
-        print(json.dumps(result.data, indent=2))
-    elif not options.quiet:
-        print_summary(result)
-    return 0
+    return run_and_print(config_from(options, {"pairs": 0, "sasa": False, "defenses": False}), options)

@@ -11,6 +11,7 @@ from .console import progress_bars
 from .options import add_output_options, add_run_options, config_from
 
 if TYPE_CHECKING:
+    from ..config import SweepConfig
     from ..sweep import SweepResult
 
 
@@ -67,6 +68,11 @@ def run(options: argparse.Namespace) -> int:
         found = estimate_sweep(config)
         print(json.dumps(found, indent=2) if options.json else "\n".join(f"{k:>22}  {v}" for k, v in found.items()))
         return 0
+    return run_and_print(config, options)
+
+
+def run_and_print(config: SweepConfig, options: argparse.Namespace) -> int:
+    """Run a sweep with progress bars and print it as the output options ask."""
     from ..sweep import run_sweep
 
     with progress_bars(options.quiet) as tell:
