@@ -42,6 +42,21 @@ def test_a_saved_model_loads_checked_and_gives_the_same_logits(folders, family):
     assert LVLM.from_pretrained(folders[family], dtype="bfloat16").dtype == torch.bfloat16
 
 
+def test_weights_of_more_than_2_to_the_24_values_have_a_hash(monkeypatch):
+    from lvlm_lens.models import lvlm
+
+    monkeypatch.setattr(lvlm, "_FULL_HASH_BYTES", 2**20)
+    model, tokenizer = tiny_model("llama")
+    large = torch.nn.Embedding(2**18 + 1, 64)  # the last index, 2^24 + 63, is no float32 number
+    model.extra = large
+    loaded = LVLM(model, tokenizer)
+    before = loaded.weights_hash()
+    assert before.startswith("sampled-") and loaded.weights_hash() == before
+    with torch.no_grad():
+        large.weight[-1, -1] += 1  # the last value is among those that are read
+    assert loaded.weights_hash() != before
+
+
 def test_videos_are_refused_where_their_library_is_missing():
     with pytest.raises(DataError, match="give pictures"):
         StillVideoProcessor()([np.zeros((2, 8, 8, 3))])

@@ -214,7 +214,8 @@ class LVLM:
             digest.update(f"{key}{tuple(tensor.shape)}{tensor.dtype}".encode())
             flat = tensor.detach().reshape(-1)
             if size > _FULL_HASH_BYTES and flat.numel() > 4096:
-                flat = flat[torch.linspace(0, flat.numel() - 1, 4096, device=flat.device).long()]
+                # whole numbers: in float32 the last index of more than 2^24 values rounds up to their number
+                flat = flat[torch.arange(4096, device=flat.device) * (flat.numel() - 1) // 4095]
             digest.update(flat.cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return ("sampled-" if size > _FULL_HASH_BYTES else "") + digest.hexdigest()
 
