@@ -17,6 +17,7 @@ from .config import SweepConfig, parse_blocks
 from .data.registry import load_dataset
 from .errors import ModelError
 from .models.anatomy import Anatomy, resolve
+from .models.loading import hold_against_weights, source
 from .models.lvlm import LVLM
 from .stages.inputs import best_device, limited
 from .stages.measuring import parse_measures, rows_forward
@@ -34,14 +35,15 @@ def empty_model(name: str, revision: str | None = None) -> tuple[Any, Any]:
         AutoTokenizer,
     )
 
-    source = LVLM.source(name)
+    place = source(name)
+    hold_against_weights(place, name, revision)
     try:
-        config = AutoConfig.from_pretrained(source, revision=revision)
+        config = AutoConfig.from_pretrained(place, revision=revision)
         multimodal = type(config) in AutoModelForImageTextToText._model_mapping
         with torch.device("meta"):
             kind = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
             model = kind.from_config(config)
-        owner = (AutoProcessor if multimodal else AutoTokenizer).from_pretrained(source, revision=revision)
+        owner = (AutoProcessor if multimodal else AutoTokenizer).from_pretrained(place, revision=revision)
     except (OSError, ValueError) as error:
         raise ModelError(f"model {name!r} cannot be read: {error}") from error
     return model, owner

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 
 from lvlm_lens.data import ImageObject, Sample
-from lvlm_lens.errors import DataError, ModelError
+from lvlm_lens.errors import DataError, ModelError, UsageError
 from lvlm_lens.models import LVLM
 from lvlm_lens.models.processors import StillVideoProcessor
 from lvlm_lens.models.tiny import tiny_model
@@ -120,3 +121,87 @@ def test_broken_folders_say_what_is_broken(folders, tmp_path):
         (torn / file.name).write_bytes(data[: len(data) // 2] if file.suffix == ".safetensors" else data)
     with pytest.raises(ModelError, match="cannot be loaded"):
         LVLM.from_pretrained(torn)
+
+
+# -- every weight must arrive ----------------------------------------------------------------------
+
+
+def altered(folder, place, change=None, config=None):
+    """A copy of a checkpoint folder with its tensors and its configuration changed."""
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(folder, place)
+    tensors = load_file(place / "model.safetensors")
+    if change is not None:
+        change(tensors)
+        save_file(tensors, place / "model.safetensors", {"format": "pt"})
+    if config is not None:
+        read = json.loads((place / "config.json").read_text())
+        config(read)
+        (place / "config.json").write_text(json.dumps(read))
+    return place
+
+
+def test_a_missing_weight_is_an_error_and_a_tied_one_is_not(folders, tmp_path):
+    key = "model.layers.1.mlp.down_proj.weight"
+    lacking = altered(folders["llama"], tmp_path / "lacking", lambda tensors: tensors.pop(key))
+    with pytest.raises(ModelError, match=rf"1 tensor \({key}\) of the model are not in the checkpoint"):
+        LVLM.from_pretrained(lacking)
+    with pytest.raises(ModelError, match="not in the checkpoint"):
+        LVLM.from_pretrained(lacking, check=False)
+    tied = altered(
+        folders["llama"],
+        tmp_path / "tied",
+        lambda tensors: tensors.pop("lm_head.weight"),
+        lambda config: config.update(tie_word_embeddings=True),
+    )
+    loaded = LVLM.from_pretrained(tied)
+    assert loaded.anatomy.head.weight is loaded.anatomy.embed.weight and loaded.warnings == ()
+
+
+def test_a_weight_of_another_shape_is_an_error_that_names_both(folders, tmp_path):
+    key = "model.layers.1.mlp.down_proj.weight"
+    wrong = altered(folders["llama"], tmp_path / "wrong", lambda t: t.update({key: t[key][:, :8].clone()}))
+    with pytest.raises(ModelError, match=r"down_proj.*another shape in the checkpoint \(\[64, 8\]\).*\[64, 96\]"):
+        LVLM.from_pretrained(wrong)
+
+
+def test_a_weight_without_a_place_is_a_warning_in_the_result(folders, tmp_path):
+    more = altered(folders["llama"], tmp_path / "more", lambda t: t.update({"model.extra.weight": torch.ones(3)}))
+    loaded = LVLM.from_pretrained(more)
+    assert loaded.warnings == ("1 tensor (model.extra.weight) of the checkpoint have no place in the model",)
+    assert loaded.provenance()["warnings"] == list(loaded.warnings)
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2_5_vl"])
+def test_more_blocks_than_the_weights_bear_out_is_a_message_at_once(folders, tmp_path, family):
+    from lvlm_lens.estimate import empty_model
+
+    def many(config):
+        config.get("text_config", config)["num_hidden_layers"] = 10**9
+
+    folder = altered(folders[family], tmp_path / "many", config=many)
+    for read in (LVLM.from_pretrained, lambda name: empty_model(str(name))):
+        with pytest.raises(ModelError, match=r"counts 1000000000 at .*num_hidden_layers"):
+            read(folder)
+
+
+def test_pickled_weights_are_never_read(folders, tmp_path):
+    folder = tmp_path / "pickled"
+    shutil.copytree(folders["llama"], folder)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"are a pickle \(pytorch_model\.bin\).*convert it to safetensors"):
+        LVLM.from_pretrained(folder)
+
+
+def test_short_names_of_dtypes(folders):
+    assert LVLM.from_pretrained(folders["llama"], dtype="bf16", check=False).dtype == torch.bfloat16
+    with pytest.raises(UsageError, match=r"dtype 'bfloat17' is not known.*did you mean bfloat16"):
+        LVLM.from_pretrained(folders["llama"], dtype="bfloat17")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[1]", '{"model_type": 3}', "null"])
+def test_a_configuration_that_is_no_configuration(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ModelError, match="cannot be read"):
+        LVLM.from_pretrained(tmp_path)

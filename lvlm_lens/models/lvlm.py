@@ -8,28 +8,22 @@ Hugging Face module, and every reading and writing of activations is done by hoo
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
-from safetensors import SafetensorError
 
 from ..data import Sample
-from ..errors import ImageLostError, ModelError, UsageError, near_matches
+from ..errors import ImageLostError, UsageError
 from .anatomy import Anatomy, resolve
 from .encode import Encoded, Encoder
-from .mini import mini_backbone_path, mini_path
-from .processors import load_processor
+from .loading import load_checkpoint
 
 if TYPE_CHECKING:
     from ..activations.activations import Activations
     from ..activations.store import ActivationStore
-
-EMBEDDED = {"mini": mini_path, "mini-backbone": mini_backbone_path}
-"""Models inside the package, by name."""
 
 _FULL_HASH_BYTES = 256 * 2**20
 
@@ -46,6 +40,7 @@ class LVLM:
     Attributes:
         model, processor, tokenizer: the parts given (``processor`` is ``None`` for text-only models).
         anatomy: where its parts are (:class:`~lvlm_lens.models.anatomy.Anatomy`).
+        warnings: what a result must say about how it was loaded.
     """
 
     def __init__(self, model: Any, processor: Any, *, name: str | None = None, system: str | None = None) -> None:
@@ -56,6 +51,7 @@ class LVLM:
         self.anatomy: Anatomy = resolve(model)
         self.name = name or getattr(model, "name_or_path", "") or type(model).__name__
         self.revision: str | None = None
+        self.warnings: tuple[str, ...] = ()
         self.encoder = Encoder(
             self.processor,
             self.tokenizer,
@@ -84,80 +80,30 @@ class LVLM:
         """Load an embedded model (``mini``), a checkpoint folder, or a hub id.
 
         ``AutoModelForImageTextToText`` is used where the configuration belongs to it, else
-        ``AutoModelForCausalLM``.  With ``HF_HUB_OFFLINE=1`` nothing touches the network.  With ``check``
-        a few short forwards prove that its parts are where the table says
-        (:func:`~lvlm_lens.activations.check_anatomy.quick_check`).
+        ``AutoModelForCausalLM``; see :func:`~lvlm_lens.models.loading.load_checkpoint`.  With
+        ``HF_HUB_OFFLINE=1`` nothing touches the network.  With ``check`` a few short forwards prove that its
+        parts are where the table says (:func:`~lvlm_lens.activations.check_anatomy.quick_check`).
 
         Raises:
-            ModelError: unknown name (with near matches), broken folder, a family whose parts
-                cannot be found, or one that fails its checks.
+            ModelError: unknown name (with near matches), broken folder, weights that are missing, a family whose
+                parts cannot be found, or one that fails its checks.
         """
-        from transformers import (
-            AutoConfig,
-            AutoModelForCausalLM,
-            AutoModelForImageTextToText,
-            AutoTokenizer,
+        found = load_checkpoint(
+            name,
+            dtype=dtype,
+            device=device,
+            device_map=device_map,
+            attn_implementation=attn_implementation,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
         )
-
-        label = str(name)
-        source = cls.source(label)
-        hub: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-        if revision is not None:
-            hub["revision"] = revision
-        try:
-            config = AutoConfig.from_pretrained(source, **hub)
-        except (OSError, ValueError, KeyError) as error:
-            raise ModelError(f"model {label!r} cannot be read: {_first_line(error)}") from error
-        multimodal = type(config) in AutoModelForImageTextToText._model_mapping
-        options: dict[str, Any] = {"dtype": dtype, **hub}
-        if device_map is not None:
-            options["device_map"] = device_map
-        if attn_implementation is not None:
-            options["attn_implementation"] = attn_implementation
-        try:
-            if multimodal:
-                model = AutoModelForImageTextToText.from_pretrained(source, **options)
-                processor = load_processor(source, **hub)
-            else:
-                model = AutoModelForCausalLM.from_pretrained(source, **options)
-                processor = AutoTokenizer.from_pretrained(source, **hub)
-        except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"model {label!r} cannot be loaded: {_first_line(error)}") from error
-        if device is not None and device_map is None:
-            model.to(device)  # type: ignore[arg-type]
-        loaded = cls(model, processor, name=label if label in EMBEDDED else Path(label).name or label, system=system)
-        loaded.revision = revision or getattr(config, "_commit_hash", None)
+        loaded = cls(found.model, found.processor, name=found.name, system=system)
+        loaded.revision, loaded.warnings = found.revision, found.warnings
         if check:
             from ..activations.check_anatomy import quick_check  # the room above; it proves this one's table
 
             quick_check(loaded)
         return loaded
-
-    @staticmethod
-    def source(name: str) -> str:
-        """Where to load ``name`` from; raises with near matches when it can be nothing."""
-        if name in EMBEDDED:
-            return str(EMBEDDED[name]())
-        path = Path(name).expanduser()
-        if path.is_dir():
-            if not (path / "config.json").is_file():
-                raise ModelError(f"folder {name!r} holds no config.json, so it is not a Hugging Face checkpoint")
-            return str(path)
-        if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-            if os.environ.get("HF_HUB_OFFLINE", "") in {"1", "true", "True", "YES", "ON"}:
-                from huggingface_hub import try_to_load_from_cache
-
-                if not isinstance(try_to_load_from_cache(name, "config.json"), str):
-                    raise ModelError(
-                        f"model {name!r} is not in the local cache and HF_HUB_OFFLINE is set; download it first or "
-                        "give a checkpoint folder"
-                    )
-            return name
-        siblings = [entry.name for entry in path.parent.iterdir() if entry.is_dir()] if path.parent.is_dir() else []
-        raise ModelError(
-            f"no model {name!r}: it is neither embedded ({', '.join(EMBEDDED)}) nor a folder nor a hub id "
-            f"'owner/name'{near_matches(path.name, [*EMBEDDED, *siblings])}"
-        )
 
     def random_twin(self, seed: int = 0) -> LVLM:
         """The same architecture and tokenizer with every weight tensor's entries in random order.
@@ -227,6 +173,7 @@ class LVLM:
             "family": self.anatomy.family.model_type,
             "class": type(self.model).__name__,
             "revision": self.revision,
+            "warnings": list(self.warnings),
             "weights_hash": self.weights_hash(),
             "processor_hash": hashlib.sha256(_owner_text(owner).encode()).hexdigest(),
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
@@ -393,10 +340,6 @@ def batches(samples: Sequence[Sample], size: int) -> Iterator[list[int]]:
             stop += 1
         yield order[start:stop]
         start = stop
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _owner_text(owner: Any) -> str:
