@@ -5,7 +5,7 @@ Nothing heavy is imported here, so ``--help`` answers at once; each command's mo
 
 Exit codes: 0 done; 1 other error; 2 wrong usage; 3 data; 4 model; 5 site or position; 6 an image
 would have been lost; 7 numbers (NaN, failed exactness check, out of memory); 8 output folder;
-130 interrupted.
+9 judge; 130 interrupted.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Several runs side by side: do their roles begin at another depth, peak elsewhere, or reach another height?
 
-Depth is relative, ``(block + 1) / blocks``, so models of different size can be compared.  Each difference is tested by
+Depth is relative (:mod:`lvlm_lens.depth`), so models of different size can be compared.  Each difference is tested by
 a bootstrap over the groups of the data: *paired*, replicate by replicate, where both runs measured the same items with
 the same seed (checkpoints of one model, a defended and an undefended one), else with independent replicates.  The
 p-value is two-sided and counts ties against the difference; a block is a stretch of depth, ``block / blocks`` to
@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from .depth import relative_depth
 from .errors import RunFolderError, UsageError
 from .inference import false_discovery
 from .locate.curve import Curve
@@ -216,7 +217,7 @@ def _of(curve: Curve, values: np.ndarray, quantity: str, depth: int) -> np.ndarr
         return values[:, int(np.nanargmax(curve.value - floor))]
     at = onsets(values, floor)["onset_at" if quantity == "onset" else "peak"]
     blocks = np.interp(at, np.arange(len(curve)), curve.blocks)
-    return (np.where(np.isfinite(at), blocks, np.nan) + 1) / depth
+    return relative_depth(np.where(np.isfinite(at), blocks, np.nan), depth)
 
 
 def write_comparison(comparison: Comparison, out: str | Path) -> Path:

@@ -11,6 +11,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from .locate.consensus import votes_text
+from .locate.roles import Role
 from .runfolder import write_atomic
 from .sweep import SweepResult
 
@@ -58,13 +60,12 @@ def _measures(data: Mapping[str, Any]) -> list[str]:
         elif found["found"]:
             says = f"from block {found['onset']} [{found['onset_low']}, {found['onset_high']}], peak {found['peak']}"
         else:
-            says = f"not found: {found['reason']}"
+            says = f"{Role.from_dict(found).absence}: {found['reason']}"
         rows.append([name, row["role"] or "-", says, row["standing"], row["source"]])
     agreed = []
     for name, c in data["consensus"].items():
         where = f"from block {c['onset']} [{c['onset_low']}, {c['onset_high']}]" if c["found"] else c["reason"]
-        share = "-" if c["agreement"] is None else f"{100 * c['agreement']:.0f} % of {len(c['members'])}"
-        agreed.append([name, where, share])
+        agreed.append([name, where, votes_text(c)])
     return [
         "<h2>Consensus of the counted measures</h2>",
         _table(["role", "where", "measures that find it"], agreed),
@@ -118,8 +119,6 @@ def render_report(result: SweepResult) -> str:
         *(_figure(result.folder, figure) for figure in data["figures"]),
         *_measures(data),
         *_after_locating(data),
-        *_measures(data),
-        *_after_locating(data),
         "<h2>By quadrant (image, text, joint)</h2>",
         _table(
             ["quadrant", "items", "perceived", "refused", "perceived, not refused"],
@@ -128,6 +127,7 @@ def render_report(result: SweepResult) -> str:
                 for r in data["quadrants"]
             ],
         ),
+        f"<p>Perceived: {escape(data['perceived_note'])}</p>" if data.get("perceived_note") else "",
         f"<h2>Records left out: {len(problems)}</h2><ul>{left_out}</ul>" if problems else "",
         "".join(f"<p>{escape(note)}</p>" for note in data["notes"]),
         f"<footer>{escape(footer)}</footer>",

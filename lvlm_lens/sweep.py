@@ -25,7 +25,7 @@ from .data import Dataset, Sample
 from .errors import LensError, RunFolderError, context
 from .locate.curve import Curve
 from .locate.evidence import Evidence
-from .locate.locating import locate_roles
+from .locate.locating import locate_roles, perceived_note
 from .locate.probe import LinearProbe
 from .locate.roles import LayerRoles
 from .models.lvlm import LVLM
@@ -172,6 +172,7 @@ def run_sweep(config: SweepConfig, tell: Tell | None = None, command: list[str] 
         "roles": located.roles.to_dict(),
         "order_test": _plain(located.order_test),
         "quadrants": list(located.quadrants),
+        "perceived_note": perceived_note(located.roles.perception),
         "backbone": backbone,
         "trajectories": located.trajectories,
         **_plain(findings.to_dict()),

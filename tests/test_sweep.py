@@ -36,7 +36,7 @@ def checkpoints(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def table(tmp_path_factory):
-    """Sixty requests about pictures: bright pictures with 'open' are harmful, all else harmless, in groups of four."""
+    """Sixty requests about pictures: bright with 'open' or dark with 'close' is harmful, so neither tells it alone."""
     root = tmp_path_factory.mktemp("table")
     (root / "images").mkdir()
     rng = np.random.default_rng(0)
@@ -53,6 +53,8 @@ def table(tmp_path_factory):
                         "question": f"May I {word} this box number {group}?",
                         "file": name,
                         "harmful": int(bright == (word == "open")),
+                        "label_image": "safe",
+                        "label_text": "safe",
                         "box": f"box{group}",
                     }
                 )
@@ -368,6 +370,32 @@ def test_report_escapes_and_stands_alone(run, tmp_path):
     assert "<script>" not in page and "&lt;script&gt;" in page
     assert "http://" not in page and "https://" not in page
     assert page.count("data:image/png;base64,") == len(run.data["figures"])
+
+
+def test_page_and_terminal_say_the_same_once(run, capsys):
+    """Every table stands once, votes are counted alike, and a share perceived without a role says what it is."""
+    from lvlm_lens.commands.sweep import print_summary
+    from lvlm_lens.locate.consensus import votes_text
+    from lvlm_lens.report import render_report
+
+    page = render_report(run)
+    for heading in ("Measures", "Patching", "SASA", "Consensus of the counted measures"):
+        assert page.count(f"<h2>{heading}</h2>") == 1, heading
+    print_summary(run)
+    shown = " ".join(capsys.readouterr().out.split())
+    for role in run.data["consensus"].values():
+        assert votes_text(role) in page and votes_text(role) in shown
+    assert not run.roles.perception.found  # random weights
+    assert "below what a role needs" in shown and "below what a role needs" in page
+
+
+def test_exit_codes_are_all_listed():
+    import lvlm_lens.cli as cli
+    from lvlm_lens import errors
+
+    codes = {kind.exit_code for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "exit_code")}
+    listed = cli.__doc__.split("Exit codes:")[1]
+    assert all(f"{code} " in listed for code in codes)
 
 
 def test_run_sweep_from_python(checkpoints, table, tmp_path):

@@ -8,7 +8,10 @@ from typing import Any
 
 from ..config import SweepConfig, resolve_config
 
-_COLUMNS = ("id", "text", "image", "label", "group", "split", "category", "counterfactual", "text_only")
+_COLUMNS = (
+    "id", "text", "image", "label", "label_image", "label_text", "group", "split", "category", "counterfactual",
+    "text_only",
+)  # fmt: skip
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:

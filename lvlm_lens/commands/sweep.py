@@ -92,13 +92,13 @@ def _percent(cell: dict[str, Any]) -> str:
 
 def consensus_line(role: str, found: dict[str, Any]) -> str:
     """One line on a role's consensus."""
-    counted = [name for name in found["members"] if name not in found["excluded"]]
-    seen = sum(bool(found["members"][name]["found"]) for name in counted)
+    from ..locate.consensus import votes_text
+
     if not found["found"]:
-        return f"{role} not found by most measures ({seen} of {len(counted)})"
+        return f"{role} {votes_text(found)}"
     return (
         f"{role} from block {found['onset']} [{found['onset_low']}, {found['onset_high']}] "
-        f"({seen} of {len(counted)} measures, onsets {found['spread'][0]}-{found['spread'][1]})"
+        f"({votes_text(found)}, onsets {found['spread'][0]}-{found['spread'][1]})"
     )
 
 
@@ -139,7 +139,7 @@ def print_summary(result: SweepResult) -> None:
                 "-",
                 "-",
                 "-" if role.value is None else f"{role.value:.3f}",
-                f"not found: {role.reason}",
+                f"{role.absence}: {role.reason}",
             )
     console.print(roles)
     for role, found in data["consensus"].items():
@@ -158,6 +158,8 @@ def print_summary(result: SweepResult) -> None:
         "perceived, not refused",
         title="By quadrant (image, text, joint)",
         title_justify="left",
+        caption=f"perceived: {data['perceived_note']}" if data.get("perceived_note") else None,
+        caption_justify="left",
     )
     backbone = data.get("backbone")
     in_words: dict[str, Any] = {}

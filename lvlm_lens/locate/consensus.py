@@ -96,7 +96,7 @@ class ConsensusRole:
         onset, onset_low, onset_high: block numbers (median over measures, interval from replicates), or ``None``.
         start, end: median change-point range over measures, block numbers, or ``None``.
         spread: smallest and largest onset among the measures that found it, or ``None``.
-        agreement: share of those whose onset interval holds the consensus onset.
+        agreement: share of the measures that found it whose onset interval holds the consensus onset.
         members: :class:`~.roles.Role` by measure; changes: :class:`ChangePoint` by measure that found it.
         excluded: measures shown but not counted.
         reason: why not found.
@@ -135,6 +135,13 @@ class ConsensusRole:
         data["members"] = {name: role.to_dict() for name, role in self.members.items()}
         data["changes"] = {name: change.to_dict() for name, change in self.changes.items()}
         return data
+
+
+def votes_text(found: Mapping[str, Any]) -> str:
+    """How many measures agree, from :meth:`ConsensusRole.to_dict`: one sentence for every table and page."""
+    counted = [name for name in found["members"] if name not in found["excluded"]]
+    seen = sum(bool(found["members"][name]["found"]) for name in counted)
+    return f"found by {seen} of {len(counted)} counted measures"
 
 
 def consensus_role(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..depth import relative_depth
 from ..errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -158,8 +159,8 @@ class Curve:
 
     @property
     def relative_depth(self) -> np.ndarray:
-        """Depth ``(block + 1) / (number of blocks)``, in (0, 1]; ``meta['depth']`` gives the model's block count."""
-        return (np.asarray(self.blocks) + 1) / float(self.meta.get("depth", max(self.blocks) + 1))
+        """:func:`~lvlm_lens.depth.relative_depth` of each block; ``meta['depth']`` gives the model's block count."""
+        return relative_depth(self.blocks, self.meta.get("depth", max(self.blocks) + 1))
 
     def with_baseline(self, name: str, value: Any, low: Any = None, high: Any = None) -> Curve:
         """A copy with one more baseline: numbers, or another curve (its value and interval by block)."""

@@ -3,8 +3,9 @@
 Three curves over the blocks, all AUROC of harmful against harmless at the chosen position:
 
 * **perception**: a linear probe on resid_post, over every labelled item;
-* **semantics**: the same probe over the items that need picture and words *together* (neither is
-  unsafe by itself), where the words alone and the picture alone can tell little: the joint concept;
+* **semantics**: the same probe over the items that need picture and words *together*
+  (:func:`joint_items`), where the words alone and the picture alone can tell little: the joint concept;
+  without such items it cannot be measured, and says so;
 * **expression**: the refusal log-odds of the logit lens, no training at all: how far the decision can
   already be read as the words it will become.  (AUROC [own]; the lens is nostalgebraist's, the
   refusal log-odds are those of arXiv 2406.11717.)
@@ -76,9 +77,41 @@ def group_names(samples: Sequence[Sample]) -> np.ndarray:
     return np.asarray([sample.group or f"id:{sample.id}" for sample in samples])
 
 
-def needs_both(sample: Sample) -> bool:
-    """True for an item with a picture in which neither picture nor words are unsafe by themselves."""
-    return bool(sample.images) and sample.label_image != "unsafe" and sample.label_text != "unsafe"
+def joint_items(samples: Sequence[Sample]) -> np.ndarray:
+    """Items whose harm neither words nor picture tell alone, bool ``[n]``: those that semantics is measured on.
+
+    An item with a picture counts where both its picture and its words are labelled safe, or where it stands in a
+    matched pair (a harmful and a harmless item that share the words or the picture) and neither part is labelled
+    unsafe.  A pair rules out one modality only; the other one is ruled out by its baseline, which has to be beaten.
+    An item that has nothing but a joint label does not count: a probe over such items is the perception probe again.
+    """
+    by_id = {sample.id: sample for sample in samples}
+    paired: set[str] = set()
+    for sample in samples:
+        other = by_id.get(sample.counterfactual or "")
+        if other is None or {sample.harmful, other.harmful} != {0, 1}:
+            continue
+        if sample.text == other.text or sample.images == other.images:
+            paired |= {sample.id, other.id}
+
+    def counts(sample: Sample) -> bool:
+        labels = {sample.label_image, sample.label_text}
+        return bool(sample.images) and (labels == {"safe"} or (sample.id in paired and "unsafe" not in labels))
+
+    return np.asarray([counts(sample) for sample in samples], dtype=bool)
+
+
+def _why_no_joint_items(samples: Sequence[Sample]) -> str:
+    """What the data lack for semantics, with the columns that would make it possible."""
+    if not any(sample.images for sample in samples):
+        return "no item has a picture, so nothing needs picture and words together"
+    if all(sample.label_image == "unknown" or sample.label_text == "unknown" for sample in samples):
+        return (
+            "nothing says which items need picture and words together; give a label of the picture and one of the "
+            "words (columns label_image and label_text), or matched pairs (column counterfactual: the id of the item "
+            "that shares the words or the picture and has the other label)"
+        )
+    return "in every item the picture or the words are unsafe by themselves; add items that are unsafe only together"
 
 
 def locate_roles(
@@ -115,7 +148,7 @@ def locate_roles(
     y, groups = labels[known], group_names(used.samples)
 
     perception, perception_probe = _probed("perception", used, used_twin, y, groups, settings)
-    both = np.asarray([needs_both(sample) for sample in used.samples])
+    both = joint_items(used.samples)
     semantics, semantics_probe, why = _semantics(used, used_twin, y, groups, both, settings)
     expression = _expression(used, used_twin, y, groups, settings)
 
@@ -134,8 +167,8 @@ def locate_roles(
         if not (roles["perception"].found and roles["semantics"].found):
             order = {**order, "conclusion": "not tested: " + _not_found(roles), "p_value": None}
     else:
-        roles["semantics"] = Role("semantics", False, why, depth=evidence.depth)
-        order = {"conclusion": f"not tested: semantics not found: {why}", "p_value": None}
+        roles["semantics"] = Role("semantics", False, why, depth=evidence.depth, measurable=False)
+        order = {"conclusion": "not tested: semantics cannot be measured with these data", "p_value": None}
     peak = perception.blocks.index(perception.peak)
     perceived = perception_probe.scores_[:, peak] > 0
     return Located(
@@ -215,7 +248,7 @@ def _semantics(
 ) -> tuple[Curve | None, LinearProbe | None, str]:
     """The joint-concept curve, or why there is none."""
     if not both.any():
-        return None, None, "no item needs picture and words together (no pictures, or each is unsafe by itself)"
+        return None, None, _why_no_joint_items(evidence.samples)
     try:
         _check_labels(y[both])
         curve, fitted = _probed(
@@ -304,6 +337,16 @@ def share(count: int, total: int) -> dict[str, float | int | None]:
         return {"count": 0, "n": 0, "value": None, "low": None, "high": None}
     low, high = wilson_bounds(count, total)
     return {"count": count, "n": total, "value": count / total, "low": low, "high": high}
+
+
+def perceived_note(perception: Role) -> str:
+    """What stands beside every share of perceived items where perception was not found; empty where it was."""
+    if perception.found:
+        return ""
+    return (
+        "shares below what a role needs, to be read as the probe's noise: perception "
+        f"{perception.absence} ({perception.reason})"
+    )
 
 
 def quadrant_table(samples: Sequence[Sample], perceived: np.ndarray, refused: np.ndarray) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from .curve import Curve, curve_from_draws
 from .difference_consistency import DifferenceConsistency
 from .geometry import BlockCKA, IntrinsicDimension, LabelCKA
 from .lens_readability import LensReadability
-from .locating import needs_both
+from .locating import joint_items
 from .mean_difference import MeanDifference
 from .modality_cosine import ModalityCosine
 from .refusal_lens import RefusalLens
@@ -116,7 +116,7 @@ def _concept_probe(study: Study) -> Measured:
         return probe.fit(SelectedBlocks(activations, rows), labels, study.groups[rows], name).curve_
 
     everything = np.arange(len(study.samples))
-    both = np.flatnonzero([needs_both(sample) for sample in study.samples])
+    both = np.flatnonzero(joint_items(study.samples))
     main = "joint" if "joint" in names and len(both) else names[0]
     curves, refused = {}, {}
     for name in names:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ..depth import relative_depth
 from ..errors import LensError
 from .blocks import SelectedBlocks
 from .curve import Curve
@@ -61,9 +62,9 @@ def _row(factor: str, setting: str, role: Role, base: Role, curve: Curve, refere
     }  # fmt: skip
     if role.found and base.found:
         assert role.onset is not None and base.onset is not None
-        depth, depth_base = (float(c.meta.get("depth", max(c.blocks) + 1)) for c in (curve, reference))
+        depth, depth_base = (int(c.meta.get("depth", max(c.blocks) + 1)) for c in (curve, reference))
         row["shift"] = role.onset - base.onset
-        row["depth_shift"] = (role.onset + 1) / depth - (base.onset + 1) / depth_base
+        row["depth_shift"] = relative_depth(role.onset, depth) - relative_depth(base.onset, depth_base)
         row["overlaps"] = not (role.onset_high < base.onset_low or base.onset_high < role.onset_low)  # type: ignore[operator]
     return row
 

@@ -77,6 +77,7 @@ class Role:
         missing: what it was not compared with.
         depth: number of blocks of the model, for relative depth.
         notes: e.g. how many items never showed the answer and were left out of the average.
+        measurable: False where the data do not allow the question at all (``reason`` says what is lacking).
     """
 
     name: str
@@ -96,10 +97,11 @@ class Role:
     missing: tuple[str, ...] = ()
     depth: int | None = None
     notes: tuple[str, ...] = ()
+    measurable: bool = True
 
     def __str__(self) -> str:
         if not self.found:
-            text = f"{self.name} not found: {self.reason}"
+            text = f"{self.name} {self.absence}: {self.reason}"
         else:
             assert self.range is not None
             start, end = self.range
@@ -116,10 +118,15 @@ class Role:
         return f"<{self}>"
 
     @property
+    def absence(self) -> str:
+        """``not found``, or ``cannot be measured with these data``: an answer and a lack of one are different."""
+        return "not found" if self.measurable else "cannot be measured with these data"
+
+    @property
     def short(self) -> str:
         """``perception 3-5`` or ``perception not found``."""
         if not self.found or self.range is None:
-            return f"{self.name} not found"
+            return f"{self.name} {self.absence}"
         start, end = self.range
         return f"{self.name} {start}" if start == end else f"{self.name} {start}-{end}"
 

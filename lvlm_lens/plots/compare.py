@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..depth import relative_depth
 from ..locate.curve import Curve
 from ..locate.roles import LayerRoles
 from .theme import NEUTRAL, PAGE, ROLE_COLOURS, ROLE_TITLES, new_figure, theme
@@ -52,15 +52,15 @@ def _atlas(axes: Axes, name: str, curves: Mapping[str, Curve], roles: LayerRoles
         if role not in curves:
             continue
         curve, colour, found = curves[role], ROLE_COLOURS[role], roles[role]
-        x = (np.asarray(curve.blocks) + 1) / depth
+        x = relative_depth(curve.blocks, depth)
         axes.fill_between(x, curve.low, curve.high, color=colour, alpha=0.18, lw=0)
         axes.plot(x, curve.value, color=colour, ls="-" if found.found else (0, (2, 2)), marker="o", ms=2,
                   label=ROLE_TITLES[role])  # fmt: skip
         if found.found and found.onset is not None:
             y = 0.30 + 0.045 * at
             assert found.onset_low is not None and found.onset_high is not None
-            axes.plot([(found.onset_low + 1) / depth, (found.onset_high + 1) / depth], [y, y], color=colour, lw=1.4)
-            axes.plot((found.onset + 1) / depth, y, marker="D", ms=3.5, color=colour)
+            axes.plot(relative_depth([found.onset_low, found.onset_high], depth), [y, y], color=colour, lw=1.4)
+            axes.plot(relative_depth(found.onset, depth), y, marker="D", ms=3.5, color=colour)
     axes.axhline(0.5, color=NEUTRAL, lw=0.6)
     axes.set_xlim(0, 1.02)
     axes.set_ylim(0.26, 1.03)

@@ -16,6 +16,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..depth import block_at_depth, relative_depth
+
 ROLE_COLOURS = {"perception": "#D55E00", "semantics": "#0072B2", "expression": "#009E73"}
 ROLE_TITLES = {
     "perception": "Safety perception",
@@ -88,11 +90,14 @@ def block_axis(axes: Axes, blocks: Sequence[int], n_blocks: int, depth_axis: boo
     step = max(1, round(len(blocks) / 12))
     axes.set_xticks(list(blocks)[::step])
     axes.set_xlabel("decoder block")
-    if not depth_axis or n_blocks < 2:
+    if not depth_axis:
         return
-    scale = 100 / (n_blocks - 1)
     above = axes.secondary_xaxis(
-        "top", functions=(lambda block: np.asarray(block) * scale, lambda depth: np.asarray(depth) / scale)
+        "top",
+        functions=(
+            lambda block: 100 * relative_depth(block, n_blocks),
+            lambda percent: block_at_depth(np.asarray(percent) / 100, n_blocks),
+        ),
     )
     above.set_xlabel("relative depth (%)", fontsize=7, labelpad=2)
     above.tick_params(labelsize=6.5, length=2, pad=1)

@@ -13,7 +13,7 @@ from ..defenses.sasa_report import SASAReport
 from ..evaluate.evaluation import EvaluationResult
 from ..locate.curve import Curve
 from ..locate.evidence import Evidence
-from ..locate.locating import Located, harm_labels
+from ..locate.locating import Located, harm_labels, perceived_note
 from ..models.lvlm import LVLM
 from .measuring import HEADLINES, Findings
 
@@ -53,6 +53,7 @@ def draw_figures(
         others["in words, to the backbone" if reader == "backbone" else "in words"] = Curve.from_dict(
             backbone[reader]["curve"]
         )
+    note = perceived_note(located.roles.perception)
     drawn: list[tuple[str, str, Callable[[], Any]]] = [
         (
             "atlas",
@@ -91,8 +92,14 @@ def draw_figures(
     drawn += [
         (
             "quadrants",
-            "Perceived and refused by quadrant, and the same items said in words to the language-only backbone.",
-            lambda: plot_quadrants(located.quadrants, rows, in_words=reader or ""),
+            "Perceived and refused by quadrant, and the same items said in words to the language-only backbone."
+            + (f" Perceived: {note}." if note else ""),
+            lambda: plot_quadrants(
+                located.quadrants,
+                rows,
+                "Perceived (below what a role needs: perception not found), and refused" if note else "",
+                reader or "",
+            ),
         ),
         (
             "strip",

@@ -189,12 +189,13 @@ def measure_stage(study: Study, names: Sequence[str], folder: Path | None = None
         spec = MEASURES[name]
         if spec.role is not None:
             expected = tuple(key for key in spec.expected if study.pictures or key != "image_only")
-            roles[name] = find_role(spec.role, found.curve, expected)
+            located = study.located.roles[spec.role]
+            roles[name] = find_role(spec.role, found.curve, expected) if located.measurable else located
     consensus = {}
     for role in ROLE_NAMES:
         curves = {name: found.curve for name, found in measured.items() if MEASURES[name].role == role}
         silent = [name for name in curves if not MEASURES[name].votes or standings[name] == "missed"]
-        if curves:
+        if curves and study.located.roles[role].measurable:
             consensus[role] = consensus_role(role, curves, (), silent)
     robustness: dict[str, Any] = {"done": False, "reason": "not asked for"}
     if ROBUSTNESS in names:

@@ -18,7 +18,7 @@ from ..errors import LensError
 from ..locate.blocks import as_blocks
 from ..locate.curve import Curve, curve_from_draws
 from ..locate.elsewhere import Reading, read_elsewhere
-from ..locate.locating import needs_both
+from ..locate.locating import joint_items
 from ..locate.probe import LinearProbe
 from ..locate.robustness import robustness_table, sample_and_seed, summary
 from ..locate.statistics import Resampling, permute_labels, weighted_auroc
@@ -39,9 +39,9 @@ def robustness_stage(study: Study) -> dict[str, Any]:
     A variant that cannot be measured (a template without system prompts, say) is a row with its reason.
     """
     rows = study.some(np.arange(len(study.samples)), MOST)
-    samples = [study.samples[row] for row in rows]
     readings, failed = _readings(study, rows)
-    both = np.array([needs_both(sample) for sample in samples])
+    joint = joint_items(study.samples)
+    both = joint[rows]
     tables, summaries = {}, {}
     for role, source in (("perception", "perception"), ("semantics", "semantics"), ("expression", "expression")):
         reference = study.located.curves.get(source)
@@ -52,7 +52,7 @@ def robustness_stage(study: Study) -> dict[str, Any]:
         reference = _comparable(reference, reference)
         labels, groups = study.labels[rows][mask], study.groups[rows][mask]
 
-        chosen = np.array([needs_both(s) for s in study.samples]) if role == "semantics" else slice(None)
+        chosen = joint if role == "semantics" else slice(None)
         whole = as_blocks(_own(study, role), study.evidence.blocks)
         again = partial(_again, measure, reference, study.seed)
         variants: dict[str, dict[str, Callable[[], Curve]]] = dict(
@@ -125,7 +125,7 @@ def _own(study: Study, role: str) -> np.ndarray:
     if role == "expression":
         return study.evidence.lens_log_odds[:, :, None]
     if role == "semantics":
-        return study.evidence.resid[[needs_both(sample) for sample in study.samples]]
+        return study.evidence.resid[joint_items(study.samples)]
     return study.evidence.resid
 
 
