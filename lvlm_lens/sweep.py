@@ -22,7 +22,7 @@ import numpy as np
 
 from .config import SweepConfig, parse_blocks
 from .data import Dataset, Sample
-from .errors import LensError, RunFolderError, context
+from .errors import LensError, ModelError, RunFolderError, context
 from .locate.curve import Curve
 from .locate.evidence import Evidence
 from .locate.locating import locate_roles, perceived_note
@@ -127,10 +127,13 @@ def run_sweep(config: SweepConfig, tell: Tell | None = None, command: list[str] 
 
     evidence = evidence_of("model", model, data)
     twin = lens_of_twin = None
+    no_twin: list[str] = []
     if config.twin:
-        shuffled = model.random_twin(config.seed)
-        twin, lens_of_twin = evidence_of("twin", shuffled, data), twin_lens(shuffled)
-        del shuffled
+        try:
+            with model.random_twin(config.seed) as shuffled:
+                twin, lens_of_twin = evidence_of("twin", shuffled, data), twin_lens(shuffled)
+        except ModelError as error:  # quantised weights have none; the roles then say that they were not compared
+            no_twin = [f"random-weight twin: not made: {error}"]
     backbone = read_backbone(config, model, data, evidence_of)
     tell("locating", 0, 1)
     with _timed(timings, "locate"):
@@ -179,7 +182,7 @@ def run_sweep(config: SweepConfig, tell: Tell | None = None, command: list[str] 
         "causal": _plain(causal),
         "sasa": _plain(sasa),
         "defenses": _plain(defenses),
-        "notes": list(located.notes),
+        "notes": [*located.notes, *no_twin],
         "figures": figures,
         "environment": environment(config.seed, command),
         "timings": {name: round(seconds, 3) for name, seconds in timings.items()},

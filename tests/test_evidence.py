@@ -64,7 +64,8 @@ def test_save_and_load(evidence, some, tmp_path):
 
 
 def test_shuffled_labels_give_no_role(mini, evidence):
-    twin = gather(mini.random_twin(0), evidence.samples)
+    with mini.random_twin(0) as shuffled_weights:
+        twin = gather(shuffled_weights, evidence.samples)
     groups = np.asarray([s.group for s in evidence.samples])
     shuffled = permute_labels(harm_labels(evidence.samples), groups, 3, random_state=7)
     for labels in shuffled:

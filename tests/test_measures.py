@@ -73,12 +73,12 @@ def study(model, tmp_path_factory) -> Study:
     evidence = gather(model, data)
     # random weights refuse nothing: the median stands for the decision, so that half of the items are "refused"
     evidence = replace(evidence, log_odds=evidence.log_odds - np.median(evidence.log_odds))
-    shuffled = model.random_twin(0)
-    twin = gather(shuffled, data)
+    with model.random_twin(0) as shuffled:
+        twin, head = gather(shuffled, data), twin_lens(shuffled)
     located = locate_roles(evidence, twin, probe=LinearProbe(permutations=20, replicates=100))
     folder = tmp_path_factory.mktemp("study")
     return Study(
-        model, evidence, located, twin, twin_lens(shuffled), permutations=20, replicates=100, folder=folder
+        model, evidence, located, twin, head, permutations=20, replicates=100, folder=folder
     )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from ..data import Sample
 from ..errors import DataError, ModelError, UsageError
 from ..models.lvlm import LVLM
 from ..models.positions import Positions
+from ..models.weights import offloaded, standalone
 from .blocks import ArrayBlocks
 from .curve import Baseline, Curve
 from .evidence import Evidence
@@ -237,18 +238,22 @@ def _scalar(curve: Curve) -> Baseline:
     return Baseline(float(curve.value[0]), float(curve.low[0]), float(curve.high[0]), curve.replicates)
 
 
-def unembedding_of(model: LVLM) -> Unembedding:
+def unembedding_of(model: LVLM, keep: bool = False) -> Unembedding:
     """Final norm and head of a model as plain functions; the logit scale is folded into the weights.
+
+    With ``keep`` they are copies, which a random twin's must be: its weights are put back.
 
     Raises :class:`ModelError` for a family that bars ids after its head: their logits are no numbers to compare.
     """
     anatomy = model.anatomy
     if anatomy.barred is not None:
         raise ModelError(f"family {anatomy.family.model_type!r} bars tokens after its head; the lens has no such step")
-    weight: Any = anatomy.head.weight
-    bias: Any = getattr(anatomy.head, "bias", None)
-    scale = anatomy.logit_scale
-    norm, dtype = anatomy.norm, weight.dtype
+    head: Any = anatomy.head
+    norm = anatomy.norm
+    if keep or offloaded(model.model):
+        head, norm = standalone(model.model, head), standalone(model.model, norm)
+    weight, bias = head.weight, getattr(head, "bias", None)
+    scale, dtype = anatomy.logit_scale, weight.dtype
     return Unembedding(
         weight.detach() * scale if scale != 1 else weight.detach(),
         lambda rows: norm(rows.to(dtype)),

@@ -20,12 +20,11 @@ from ..errors import ImageLostError, UsageError
 from .anatomy import Anatomy, resolve
 from .encode import Encoded, Encoder
 from .loading import load_checkpoint
+from .weights import execution_device, weights_hash
 
 if TYPE_CHECKING:
     from ..activations.activations import Activations
     from ..activations.store import ActivationStore
-
-_FULL_HASH_BYTES = 256 * 2**20
 
 
 class LVLM:
@@ -105,32 +104,42 @@ class LVLM:
             quick_check(loaded)
         return loaded
 
-    def random_twin(self, seed: int = 0) -> LVLM:
-        """The same architecture and tokenizer with every weight tensor's entries in random order.
+    @contextmanager
+    def random_twin(self, seed: int = 0) -> Iterator[LVLM]:
+        """The same network with every weight tensor's entries in random order, inside a ``with`` block.
 
-        A probe on random features is above chance, so a curve counts only above its twin's.  Shuffling
-        [own] draws each tensor anew from its own values, so the twin's layers mix as strongly as the
-        model's; the family's initialiser would give far smaller weights than training ends with, and a
-        twin that is too easy to beat.
+        It is made of this model's own weights, which are put back, bit for bit, when the block ends (also when it
+        fails): two models need not fit on the device.  Inside the block use the twin only, outside it this model
+        only; the other one raises.  See :mod:`~lvlm_lens.models.twin`::
+
+            with model.random_twin(seed=0) as twin:
+                evidence = gather(twin, data)
+
+        Raises:
+            ModelError: quantised weights have no twin.
+            NumericalError: something wrote to the weights inside the block.
         """
-        import copy
+        from .twin import Undone, shuffled_weights
 
-        twin = copy.deepcopy(self.model)
-        generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for parameter in twin.parameters():  # tied weights appear once and stay tied
-                flat = parameter.reshape(-1)
-                order = torch.randperm(flat.numel(), generator=generator).to(flat.device)
-                parameter.copy_(flat[order].reshape(parameter.shape))
         owner = self.processor if self.processor is not None else self.tokenizer
-        return LVLM(twin, owner, name=f"{self.name} (random twin)", system=self.encoder.system)
+        whole, anatomy = self.model, self.anatomy
+        with shuffled_weights(whole, seed):
+            twin = LVLM(whole, owner, name=f"{self.name} (random twin)", system=self.encoder.system)
+            lent: Any = Undone(f"model {self.name!r} lends its weights to its random twin; use it after the with block")
+            gone: Any = Undone("this random twin was undone when its with block ended; read it inside the block")
+            self.model, self.anatomy = lent, lent
+            try:
+                yield twin
+            finally:
+                self.model, self.anatomy = whole, anatomy
+                twin.model, twin.anatomy = gone, gone
 
     # -- facts -------------------------------------------------------------------------------
 
     @property
     def device(self) -> torch.device:
-        """Device of the token embedding, where inputs go."""
-        return self.anatomy.embed.weight.device  # type: ignore[return-value]
+        """Device on which the token embedding runs, where inputs go."""
+        return execution_device(self.anatomy.embed, self.anatomy.embed.weight)  # type: ignore[arg-type]
 
     @property
     def dtype(self) -> torch.dtype:
@@ -148,22 +157,8 @@ class LVLM:
         return self.processor is not None and self.anatomy.image_token_id is not None
 
     def weights_hash(self) -> str:
-        """SHA-256 over names, shapes and values of all weights.
-
-        Models over 256 MiB are hashed at 4,096 evenly spaced values of each tensor, and the result
-        then begins with ``sampled-``.
-        """
-        tensors = sorted(self.model.state_dict().items())
-        size = sum(tensor.numel() * tensor.element_size() for _, tensor in tensors)
-        digest = hashlib.sha256()
-        for key, tensor in tensors:
-            digest.update(f"{key}{tuple(tensor.shape)}{tensor.dtype}".encode())
-            flat = tensor.detach().reshape(-1)
-            if size > _FULL_HASH_BYTES and flat.numel() > 4096:
-                # whole numbers: in float32 the last index of more than 2^24 values rounds up to their number
-                flat = flat[torch.arange(4096, device=flat.device) * (flat.numel() - 1) // 4095]
-            digest.update(flat.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        return ("sampled-" if size > _FULL_HASH_BYTES else "") + digest.hexdigest()
+        """SHA-256 over all weights; see :func:`~lvlm_lens.models.weights.weights_hash`."""
+        return weights_hash(self.model)
 
     def provenance(self) -> dict[str, Any]:
         """What a result must say about this model: name, revision, hashes, dtype, kernel, device."""

@@ -15,8 +15,7 @@ from ..locate.evidence import gather
 from ..locate.locating import locate_roles
 from ..locate.probe import LinearProbe
 from ..locate.roles import Role, find_role
-from ..locate.unembedding import Unembedding
-from ..models import LVLM
+from ..locate.study import unembedding_of
 from .constructed import build
 from .items import draw_items
 from .measures import Readings, other_curves, truths
@@ -71,19 +70,15 @@ class Trial:
         }
 
 
-def _head(model: LVLM) -> Unembedding:
-    anatomy: Any = model.anatomy
-    return Unembedding(anatomy.head.weight.detach(), anatomy.norm)
-
-
 @torch.inference_mode()
 def read(plan: Plan, pairs: int) -> Readings:
     """Build the model and its random-weight twin and run both over the items."""
     items = draw_items(plan, pairs)
     model = build(plan)
-    twin = model.random_twin(plan.seed)
-    evidence, other = (gather(one, items, batch_size=100) for one in (model, twin))
-    return Readings(plan, evidence, other, _head(model), _head(twin))
+    evidence = gather(model, items, batch_size=100)
+    with model.random_twin(plan.seed) as twin:
+        other, head_of_twin = gather(twin, items, batch_size=100), unembedding_of(twin, keep=True)
+    return Readings(plan, evidence, other, unembedding_of(model), head_of_twin)
 
 
 def run_trial(

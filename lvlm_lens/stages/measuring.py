@@ -149,7 +149,7 @@ def rows_forward(names: Sequence[str], items: int, blocks: int, heads: int) -> i
 def twin_lens(twin: LVLM) -> Unembedding | None:
     """The twin's own final norm and head, or ``None`` for a family whose head is more than a matrix."""
     try:
-        return unembedding_of(twin)
+        return unembedding_of(twin, keep=True)
     except LensError:
         return None
 
