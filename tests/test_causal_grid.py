@@ -18,11 +18,11 @@ from lvlm_lens.activations.sites import Site, tap
 from lvlm_lens.causal import PatchGrid, patch_grid
 from lvlm_lens.causal.cells import image_rows, position_groups
 from lvlm_lens.causal.metrics import AnswerLogitDiff, KLFromClean, make_metric
-from lvlm_lens.causal.significance import bootstrap_mean, sign_flip_p
 from lvlm_lens.data import ImageObject, Pair, Sample
 from lvlm_lens.errors import DataError, NumericalError, RunFolderError, SiteError, UsageError
 from lvlm_lens.models import LVLM, Layout
 from lvlm_lens.models.tiny import tiny_model
+from lvlm_lens.stats.groups import bootstrap_mean, sign_flip_p
 
 TEXTS = ("Can my toddler play with this?", "hello there", "may I take it on a plane, please?")
 

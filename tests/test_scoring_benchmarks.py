@@ -67,7 +67,7 @@ def test_intervals_follow_the_groups():
     answers = [YES if n // 10 % 2 else NO for n in range(40)]
     grouped = score_attacks(samples, answers)["attack success"]
     single = score_attacks([sample(str(n), "unsafe", group=str(n)) for n in range(40)], answers)["attack success"]
-    assert grouped.interval == "bootstrap over groups"
+    assert grouped.interval == "wilson over groups" and grouped.groups == 4
     assert single.interval == "wilson"
     assert grouped.high - grouped.low > single.high - single.low
 

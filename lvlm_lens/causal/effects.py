@@ -23,8 +23,8 @@ from ..errors import NumericalError, UsageError
 from ..inference import false_discovery
 from ..models.encode import Encoded
 from ..models.lvlm import LVLM
+from ..stats.groups import bootstrap_mean, sign_flip_p
 from .metrics import LogitsFunction, Metric, make_metric, numbers
-from .significance import bootstrap_mean, sign_flip_p
 
 if TYPE_CHECKING:
     import pandas as pd

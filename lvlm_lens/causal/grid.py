@@ -19,7 +19,7 @@ import numpy as np
 
 from ..errors import RunFolderError
 from ..inference import false_discovery
-from .significance import bootstrap_mean, sign_flip_p
+from ..stats.groups import bootstrap_mean, sign_flip_p
 
 if TYPE_CHECKING:
     import pandas as pd

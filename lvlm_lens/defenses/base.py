@@ -25,6 +25,7 @@ from ..activations import Activations, capture
 from ..data import Sample
 from ..errors import DataError, LensError, UsageError
 from ..evaluate.cost import Cost, metered
+from ..evaluate.rates import groups_of as group_names
 from ..models.lvlm import LVLM
 
 PROMPTS = Path(__file__).parent / "prompts"
@@ -287,4 +288,4 @@ def labelled(data: Sequence[Sample], least: int = 1) -> tuple[list[Sample], np.n
 
 def groups_of(samples: Sequence[Sample]) -> np.ndarray:
     """Group of each sample; a sample without one is a group of its own."""
-    return np.array([sample.group or f"id:{sample.id}" for sample in samples])
+    return np.array(group_names(samples))

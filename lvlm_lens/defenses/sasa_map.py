@@ -17,7 +17,8 @@ import numpy as np
 from ..data import Sample
 from ..errors import DataError
 from ..inference import false_discovery
-from ..locate.statistics import Resampling, auroc, interval, paired_bootstrap, weighted_auroc
+from ..locate.statistics import Resampling, auroc, interval, weighted_auroc
+from ..stats.groups import paired_bootstrap
 from .base import groups_of
 from .probe import LogisticProbe
 from .projection import CONTROLS, Cell

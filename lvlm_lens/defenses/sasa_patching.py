@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from ..causal import PatchGrid, patch_grid
-from ..causal.significance import bootstrap_mean
 from ..data import Dataset, Pair, Sample
 from ..errors import UsageError
 from ..models.lvlm import LVLM, batches
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
+from ..stats.groups import bootstrap_mean
 from .projected import projected
 from .projection import Cell
 

@@ -19,7 +19,7 @@ import torch
 from ..data import Dataset, Sample
 from ..errors import DataError, UsageError
 from ..evaluate.cost import Cost, metered
-from ..evaluate.rates import wilson
+from ..evaluate.rates import rate
 from ..locate.statistics import Resampling, group_folds
 from ..models.lvlm import LVLM
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
@@ -466,17 +466,18 @@ def _guard(
     flagged = LogisticProbe(C).fit(train, split.y_train).decision_function(test) >= threshold
     own = refusal_log_odds(torch.from_numpy(split.parts(made.plain_logits)[1]), refusal_token_ids(model)).numpy() > 0
     row: dict[str, Any] = {"fpr": fpr, "threshold": threshold}
+    groups = groups_of(split.test)
     for name, label in (("refusal", 1), ("over_refusal", 0)):
         chosen = split.y_test == label
-        row[name] = _rate(flagged[chosen])
-        row[f"{name}_with_own"] = _rate((flagged | own)[chosen])
-        row[f"{name}_undefended"] = _rate(own[chosen])
+        row[name] = _rate(flagged, chosen, groups)
+        row[f"{name}_with_own"] = _rate(flagged | own, chosen, groups)
+        row[f"{name}_undefended"] = _rate(own, chosen, groups)
     return row
 
 
-def _rate(outcomes: np.ndarray) -> dict[str, float]:
-    """Share with Wilson's interval."""
-    found = wilson(int(outcomes.sum()), len(outcomes))
+def _rate(outcomes: np.ndarray, chosen: np.ndarray, groups: np.ndarray) -> dict[str, float]:
+    """Share among the chosen samples with its interval over groups."""
+    found = rate(outcomes[chosen].tolist(), groups=groups[chosen].tolist())
     return {"rate": found.value, "low": found.low, "high": found.high, "total": found.total}
 
 

@@ -5,8 +5,6 @@ from .rates import (
     Rate,
     ScoreTable,
     bootstrap,
-    mcnemar,
-    paired_bootstrap,
     rate,
     wilson,
 )
@@ -27,8 +25,6 @@ __all__ = [
     "is_refusal",
     "judge_answers",
     "load_rubric",
-    "mcnemar",
-    "paired_bootstrap",
     "rate",
     "refusal_rule",
     "score_refusal_scorers",

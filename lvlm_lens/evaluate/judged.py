@@ -19,7 +19,7 @@ from ..errors import UsageError
 from ..models.lvlm import LVLM
 from .answers import Answer, AnswerLedger
 from .judges import EndpointJudge, LocalJudge, TextModel, judge_answers
-from .rates import rate
+from .rates import groups_of, rate
 from .rubrics import load_rubric
 from .thinking import split_thinking
 
@@ -77,12 +77,14 @@ def judged_success(
         verdicts = judge_answers(judge, asked, [s for s, _ in some], [a.text for _, a in some])
         failures |= {s.id: v.failure for (s, _), v in zip(some, verdicts, strict=True) if v.value is None}
         ledger.add([Answer(s.id, v.reply) for (s, _), v in zip(some, verdicts, strict=True) if v.value is not None])
-    values = [asked.read(split_thinking(ledger.answers[s.id].text).final) for s, _ in seen if s.id in ledger.answers]
-    outcomes = [value == 1 for value in values] + [False] * (len(harmful) - len(seen))
+    read = [s for s, _ in seen if s.id in ledger.answers]
+    values = [asked.read(split_thinking(ledger.answers[s.id].text).final) for s in read]
+    flagged = [s for s, a in harmful if a.flagged]
+    outcomes = [value == 1 for value in values] + [False] * len(flagged)
     return {
         "judge": head["judge"],
         "rubric": asked.name,
-        "attack_success": asdict(rate(outcomes, "attack success by judge")),
+        "attack_success": asdict(rate(outcomes, "attack success by judge", groups_of([*read, *flagged]))),
         "unread": len(failures),
         "reasons": sorted(set(failures.values()))[:3],
     }

@@ -1,7 +1,6 @@
-"""Rates with intervals, and tests between two models on the same items.
+"""Rates and means with intervals over groups: items that share a picture or a behaviour are not independent.
 
-Wilson's interval for independent items; a bootstrap over groups where items share a picture or a behaviour; McNemar's
-exact test and the paired bootstrap for two systems on the same items.
+Intervals and tests are those of :mod:`lvlm_lens.stats.groups`; this module gives them names and prints them.
 """
 
 from __future__ import annotations
@@ -11,15 +10,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
+from ..data.sample import Sample
 from ..errors import DataError
 from ..inference import wilson_bounds
+from ..stats.groups import bootstrap_mean, group_index, share_interval
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A share with its interval; ``value``, ``low``, ``high`` are NaN when ``total`` is 0."""
+    """A share with its interval; ``value``, ``low``, ``high`` are NaN when ``total`` is 0.
+
+    ``groups`` is the number of independent groups among the ``total`` items.
+    """
 
     name: str
     value: float
@@ -28,34 +31,48 @@ class Rate:
     successes: float
     total: int
     interval: str = "wilson"
+    groups: int = 0
 
     def __str__(self) -> str:
         if not self.total:
             return f"{self.name}: no items"
-        return (
-            f"{self.name}: {100 * self.value:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}] ({self.total} items)"
-        )
+        items = f"{self.total} items" + (f" in {self.groups} groups" if self.groups < self.total else "")
+        return f"{self.name}: {100 * self.value:.1f} % [{100 * self.low:.1f}, {100 * self.high:.1f}] ({items})"
 
 
 def wilson(successes: int, total: int, name: str = "", level: float = 0.95) -> Rate:
-    """Share of successes with Wilson's score interval (Wilson 1927)."""
+    """Share of successes among independent items, with Wilson's score interval (Wilson 1927)."""
     if not 0 <= successes <= total:
         raise DataError(f"{successes} successes of {total} is not a share")
     if total == 0:
         return Rate(name, np.nan, np.nan, np.nan, 0, 0)
-    return Rate(name, successes / total, *wilson_bounds(successes, total, level), successes, total)
+    return Rate(name, successes / total, *wilson_bounds(successes, total, level), successes, total, groups=total)
 
 
-def rate(outcomes: Sequence[bool | int], name: str = "", level: float = 0.95) -> Rate:
-    """Wilson's rate of a list of outcomes."""
-    return wilson(int(sum(bool(outcome) for outcome in outcomes)), len(outcomes), name, level)
+def groups_of(samples: Sequence[Sample]) -> list[str]:
+    """Group of each sample; a sample without one is a group of its own."""
+    return [sample.group or f"id:{sample.id}" for sample in samples]
 
 
-def _group_sums(values: np.ndarray, groups: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Sum and number of values in each group, in the order in which the groups appear: ``[groups]`` each."""
-    index: dict[Any, int] = {}
-    members = np.array([index.setdefault(group, len(index)) for group in groups])
-    return np.bincount(members, values), np.bincount(members).astype(float)
+def rate(
+    outcomes: Sequence[bool | int], name: str = "", groups: Sequence[Any] | None = None, level: float = 0.95
+) -> Rate:
+    """Share of true outcomes.
+
+    Args:
+        outcomes: one an item.
+        name: of the rate.
+        groups: of the items; ``None`` says that all items are independent.
+        level: of the interval (:func:`~lvlm_lens.stats.groups.share_interval`).
+    """
+    values = [bool(outcome) for outcome in outcomes]
+    if groups is not None and len(groups) != len(values):
+        raise DataError(f"{len(values)} outcomes and {len(groups)} groups")
+    count = len(values) if groups is None else group_index(groups)[1]
+    if count == len(values):
+        return wilson(sum(values), len(values), name, level)
+    low, high = share_interval(values, groups, level)
+    return Rate(name, float(np.mean(values)), low, high, sum(values), len(values), "wilson over groups", count)
 
 
 def bootstrap(
@@ -66,65 +83,16 @@ def bootstrap(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Rate:
-    """Mean of ``values`` with a percentile interval from resampling whole groups."""
+    """Mean of scores ``values`` with a bootstrap interval over groups; for outcomes of 0 and 1 write :func:`rate`."""
     if len(values) != len(groups):
         raise DataError(f"{len(values)} values and {len(groups)} groups")
+    how = "bootstrap over groups"
     if not len(values):
-        return Rate(name, np.nan, np.nan, np.nan, 0, 0, "bootstrap over groups")
+        return Rate(name, np.nan, np.nan, np.nan, 0, 0, how)
     array = np.asarray(values, float)
-    sums, counts = _group_sums(array, groups)
-    picks = np.random.default_rng(seed).integers(0, len(sums), (resamples, len(sums)))
-    means = sums[picks].sum(1) / counts[picks].sum(1)  # [resamples]
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return Rate(
-        name, float(array.mean()), float(low), float(high), float(array.sum()), len(array), "bootstrap over groups"
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """``b - a`` on the same items, with its interval and p value."""
-
-    value: float
-    low: float
-    high: float
-    p: float
-    test: str
-
-
-def mcnemar(a: Sequence[bool | int], b: Sequence[bool | int]) -> float:
-    """Two-sided exact p that two systems succeed equally often on the same items (McNemar 1947, binomial form)."""
-    if len(a) != len(b):
-        raise DataError(f"paired outcomes must be of equal length, not {len(a)} and {len(b)}")
-    only_a = sum(bool(x) and not y for x, y in zip(a, b, strict=True))
-    only_b = sum(bool(y) and not x for x, y in zip(a, b, strict=True))
-    return float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue) if only_a + only_b else 1.0
-
-
-def paired_bootstrap(
-    a: Sequence[float],
-    b: Sequence[float],
-    groups: Sequence[Any] | None = None,
-    level: float = 0.95,
-    resamples: int = 5000,
-    seed: int = 0,
-) -> Difference:
-    """Mean of ``b - a`` with a percentile interval over groups.
-
-    p is twice the smaller tail beyond 0, and at least 1 / resamples.
-    """
-    if len(a) != len(b):
-        raise DataError(f"paired outcomes must be of equal length, not {len(a)} and {len(b)}")
-    if not len(a):
-        raise DataError("a paired test needs items")
-    apart = np.asarray(b, float) - np.asarray(a, float)
-    sums, counts = _group_sums(apart, groups if groups is not None else range(len(apart)))
-    picks = np.random.default_rng(seed).integers(0, len(sums), (resamples, len(sums)))
-    means = sums[picks].sum(1) / counts[picks].sum(1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    tail = min((means <= 0).mean(), (means >= 0).mean())
-    p = min(1.0, max(2 * tail, 1 / resamples))
-    return Difference(float(apart.mean()), float(low), float(high), float(p), "paired bootstrap over groups")
+    low, high = (float(bound[0]) for bound in bootstrap_mean(array, groups, resamples, level, seed))
+    count = group_index(groups)[1]
+    return Rate(name, float(array.mean()), low, high, float(array.sum()), len(array), how, count)
 
 
 @dataclass(frozen=True)

@@ -231,50 +231,10 @@ def interval(draws: Any, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarr
     return low, high
 
 
-def paired_bootstrap(a: Any, b: Any, confidence: float = 0.95) -> dict[str, Any]:
-    """Difference ``a - b`` of two statistics on the same replicates, ``[replicate]`` or ``[replicate, block]``.
-
-    Returns:
-        ``difference`` (mean over replicates), ``low``, ``high``, and the two-sided ``p_value``: twice the
-        smaller share of replicates on the far side of zero, ties counted against the difference.
-    """
-    delta = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
-    low, high = interval(delta, confidence)
-    count = np.isfinite(delta).sum(0)
-    below = (1 + (delta <= 0).sum(0)) / (1 + count)
-    above = (1 + (delta >= 0).sum(0)) / (1 + count)
-    return {
-        "difference": np.nanmean(delta, 0),
-        "low": low,
-        "high": high,
-        "p_value": np.minimum(1.0, 2 * np.minimum(below, above)),
-    }
-
-
 def permutation_p_value(observed: Any, null: Any) -> Any:
     """One-sided ``(1 + #{null >= observed}) / (1 + draws)``; ``null`` is ``[draw, ...]``."""
     null = np.asarray(null, dtype=np.float64)
     return (1 + (null >= np.asarray(observed)[None]).sum(0)) / (1 + len(null))
-
-
-def sign_flip_test(differences: Any, groups: Any = None, draws: int = 2000, random_state: int = 0) -> dict[str, Any]:
-    """Paired permutation test of mean difference 0: signs flip by whole group.
-
-    Args:
-        differences: ``[pair]`` or ``[pair, block]``.
-        groups: of the pairs; ``None`` means independent pairs.
-        draws: number of sign vectors.
-        random_state: seed.
-
-    Returns:
-        ``mean`` and two-sided ``p_value``, shaped as one row of ``differences``.
-    """
-    differences = np.asarray(differences, dtype=np.float64)
-    index = np.arange(len(differences)) if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
-    signs = np.random.default_rng(random_state).choice([-1.0, 1.0], (draws, index.max() + 1))[:, index]
-    mean = differences.mean(0)
-    null = np.abs(np.tensordot(signs, differences, 1) / len(differences))
-    return {"mean": mean, "p_value": permutation_p_value(np.abs(mean) - 1e-12, null)}
 
 
 def permute_labels(labels: Any, groups: Any = None, draws: int = 50, random_state: int = 0) -> np.ndarray:

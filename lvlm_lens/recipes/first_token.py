@@ -42,7 +42,7 @@ def measure(context: Context, material: Material) -> Outcome:
     right = (scores >= detector.threshold_) == (labels == 1)
     rows = [
         Row("AUROC, first-token logits", *found, "AUROC", len(test)),
-        rate_row("accuracy, first-token logits", rate(right.tolist())),
+        rate_row("accuracy, first-token logits", rate(right.tolist(), groups=groups_of(test).tolist())),
     ]
     evidence = gather(context.model, [*few, *test], batch_size=context.batch_size)
     few_labels = np.array([int(s.harmful or 0) for s in few])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..errors import DataError
-from ..evaluate.rates import bootstrap
+from ..evaluate.rates import rate
 from ..evaluate.refusal import refusal_rule
 from .context import Context, Material, groups
 from .recipe import Outcome, paired_effect, rate_row
@@ -23,9 +23,9 @@ def picture_against_words(context: Context, material: Material, picture: str) ->
     kept, answers, notes = context.ask({picture: (context.model, shown), "words": (context.model, said)})
     asked = [shown[i] for i in kept]
     rule = refusal_rule("lens")
-    success = {name: [float(not rule(text)) for text in given] for name, given in answers.items()}
+    success = {name: [not rule(text) for text in given] for name, given in answers.items()}
     rows = [
-        rate_row(f"attack success, {name}", bootstrap(values, groups(asked), seed=context.seed))
+        rate_row(f"attack success, {name}", rate(values, groups=groups(asked)))
         for name, values in success.items()
     ]
     effect = paired_effect(

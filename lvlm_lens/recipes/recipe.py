@@ -25,7 +25,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..data import Dataset
-from ..evaluate.rates import Rate, paired_bootstrap
+from ..evaluate.rates import Rate
+from ..stats.groups import paired_test
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -337,10 +338,10 @@ def paired_effect(
     unit: str = "points",
     seed: int = 0,
 ) -> Effect:
-    """Mean of ``after - before`` on the same items, times ``scale``, with a bootstrap over groups."""
+    """Mean of ``after - before`` on the same items, times ``scale``, with its interval over groups."""
     if not len(after):
         return Effect(what, math.nan, math.nan, math.nan, 0, unit, expect)
-    found = paired_bootstrap(before, after, list(groups), seed=seed)
+    found = paired_test(after, before, groups, seed=seed)
     return Effect(
         what, scale * found.value, scale * found.low, scale * found.high, len(set(groups)), unit, expect
     )  # fmt: skip

@@ -51,12 +51,15 @@ def measure(context: Context, material: Material) -> Outcome:
     blocks = report.setting["safety_block"], report.setting["fused_block"]
     guard = SASA(safety_block=blocks[0], fused_block=blocks[1], batch_size=context.batch_size).fit(context.model, train)
     flags = guard.predict(context.model, test)
-    sides = [[bool(f) for f, s in zip(flags, test, strict=True) if s.harmful == label] for label in (1, 0)]
+    sides = []
+    for label in (1, 0):
+        of = [i for i, s in enumerate(test) if s.harmful == label]
+        sides.append(rate([bool(flags[i]) for i in of], groups=groups_of([test[i] for i in of]).tolist()))
     rows = [
         Row("AUROC with projection", *_three(report.sasa), "AUROC", len(test)),
         Row("AUROC without projection", *_three(report.reference), "AUROC", len(test)),
-        rate_row("interception", rate(sides[0])),
-        rate_row("false positives", rate(sides[1])),
+        rate_row("interception", sides[0]),
+        rate_row("false positives", sides[1]),
     ]
     gain = report.gain
     count = len(set(groups_of(test).tolist()))

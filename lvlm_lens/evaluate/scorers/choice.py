@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from ...data.sample import Sample
-from ..rates import ScoreTable, rate
+from ..rates import ScoreTable, groups_of, rate
 from ..refusal import normalise
 from ..thinking import split_thinking
 from .asr import check_lengths
@@ -49,7 +49,7 @@ def score_choices(samples: Sequence[Sample], answers: Sequence[str]) -> ScoreTab
         failures += said is None
         right.append(said is not None and said == sample.answer)
         together[sample.group].append(right[-1])
-    rates = [rate(right, "accuracy")]
+    rates = [rate(right, "accuracy", groups_of(samples))]
     if not any(sample.options for sample in samples):
         rates.append(rate([all(found) for found in together.values()], "all of a picture right"))
     rows = tuple({"id": sample.id, "right": found} for sample, found in zip(samples, right, strict=True))

@@ -83,6 +83,8 @@ def score_mssbench(
     for track in (*tracks, "all") if len(tracks) > 1 else tracks:
         chosen_rows = [row for row in rows if track in ("all", row["track"])]
         for side in ("safe", "unsafe"):
-            rates.append(rate([row["right"] for row in chosen_rows if row["side"] == side], f"{track}, {side}"))
+            of = [row for row in chosen_rows if row["side"] == side]
+            groups = [row["group"] or row["id"] for row in of]
+            rates.append(rate([row["right"] for row in of], f"{track}, {side}", groups))
         rates.append(_mean(f"{track}, mean", chosen_rows))
     return ScoreTable("mssbench", f"{mode}, {how}", tuple(rates), failures, (), tuple(rows))

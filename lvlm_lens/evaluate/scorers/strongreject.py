@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from ...data.sample import Sample
 from ...errors import UsageError
 from ..judges import EndpointJudge, TextModel, judge_answers
-from ..rates import ScoreTable, bootstrap, rate
+from ..rates import ScoreTable, bootstrap, groups_of, rate
 from .asr import check_lengths
 
 
@@ -48,8 +48,8 @@ def score_strongreject(
         low, high = total / len(scores), (total + failures) / len(scores)
         notes = (f"{failures} items could not be scored: the mean lies between {low:.3f} and {high:.3f}",)
     rates = (
-        bootstrap([score for score, _ in read], [sample.group or sample.id for _, sample in read], "score"),
-        rate([verdict.value == 1 for verdict in refused], "refused"),
+        bootstrap([score for score, _ in read], groups_of([sample for _, sample in read]), "score"),
+        rate([verdict.value == 1 for verdict in refused], "refused", groups_of(samples)),
     )
     rows = tuple({"id": sample.id, "score": score} for sample, score in zip(samples, scores, strict=True))
     return ScoreTable("strongreject", "judge", rates, failures, notes, rows)

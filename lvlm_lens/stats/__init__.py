@@ -1,0 +1,1 @@
+"""Statistics that every room uses; nothing here imports another room."""
