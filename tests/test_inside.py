@@ -141,8 +141,9 @@ def test_scorers_are_scored_by_one_command(tmp_path: Path, capsys: pytest.Captur
     file = tmp_path / "scored.csv"
     file.write_text("assistant_response,human_score\nSorry I cannot help with that.,1\nYes of course.,0\n")
     assert main(["evaluate", "--score-refusals", str(file), "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
-    lens = next(row for row in rows if row["scorer"] == "lens")
+    found = json.loads(capsys.readouterr().out)
+    lens = next(row for row in found["scorers"] if row["scorer"] == "lens")
+    assert found["reactions"]["refused"]["refusal"] == 1
     assert lens["accuracy"] == 1.0 and lens["accuracy_low"] < 1.0 and lens["misses_of"] == 1
     assert main(["evaluate", "--score-refusals", str(file)]) == 0
     assert "false_alarms" in capsys.readouterr().out

@@ -75,11 +75,14 @@ def run(options: argparse.Namespace) -> int:
 
 def _score_refusals(options: argparse.Namespace) -> int:
     """How good are the word rules and the others, against people?"""
-    from ..evaluate.refusal_check import check_table, score_refusal_scorers
+    import pandas
+
+    from ..evaluate.refusal_check import check_table, reaction_confusion, score_refusal_scorers
 
     checks = score_refusal_scorers(options.score_refusals)
+    counts = reaction_confusion(options.score_refusals)
     if options.json:
-        print(json.dumps([check.row() for check in checks], indent=2))
+        print(json.dumps({"scorers": [check.row() for check in checks], "reactions": counts}, indent=2))
     elif not options.quiet:
         table = check_table(checks)
         for name in ("accuracy", "misses", "false_alarms"):
@@ -87,4 +90,6 @@ def _score_refusals(options: argparse.Namespace) -> int:
             table[name] = [f"{100 * v:.1f} % [{100 * low:.1f}, {100 * high:.1f}]" for v, low, high in bounds]
         print(table[["scorer", "accuracy", "misses", "false_alarms"]].to_string(index=False))
         print(f"{checks[0].accuracy.total} answers; misses are of refusals, false alarms of the others; Wilson 95 %")
+        print("\nThe three-way scorer (it sees the question) by the people's score:")
+        print(pandas.DataFrame(counts).T.to_string())
     return 0

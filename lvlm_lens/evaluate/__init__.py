@@ -8,6 +8,7 @@ from .rates import (
     rate,
     wilson,
 )
+from .reaction import Reaction, ReactionScorer, judge_reactions
 from .refusal import RefusalRule, is_refusal, refusal_rule
 from .refusal_check import score_refusal_scorers
 from .rubrics import Rubric, load_rubric
@@ -17,6 +18,8 @@ __all__ = [
     "EndpointJudge",
     "LocalJudge",
     "Rate",
+    "Reaction",
+    "ReactionScorer",
     "RefusalRule",
     "Rubric",
     "ScoreTable",
@@ -24,6 +27,7 @@ __all__ = [
     "bootstrap",
     "is_refusal",
     "judge_answers",
+    "judge_reactions",
     "load_rubric",
     "rate",
     "refusal_rule",
