@@ -28,8 +28,9 @@ SHORT, LONG = 12, 40
 
 
 _YES_OR_NO = re.compile(
-    r"(?:^|[.!?] |whether )(?:\w+ ){0,2}?(?:can|may|is|are|do|does|did|was|were|will|would|should|could|has|have) "
-    r"(?:i|it|my|the|this|these|that|he|she|we|they|you|our|your)\b"
+    r"(?:^|[.!?] |\bwhether |\bif )(?:please )?(?:can|may|is|are|do|does|did|was|were|will|would|should|could|has|have) "
+    r"(?:i|it|my|the|this|these|that|he|she|we|they|you|our|your)\b|\bwhether (?:i|my|the|this|these|our|we)\b|"
+    r"\bknow if\b"
 )
 
 
@@ -87,7 +88,7 @@ def topic(question: str, answer: str) -> Topic:
         return Topic(0, 0, None, "the question has no content word")
     if shared and (shared > len(asked) / 5 or len(asked) < 5 or len(words) < SHORT):
         return Topic(shared, len(asked), False, told)
-    if _YES_OR_NO.search(question) and words[0] in ("yes", "no", "sure"):
+    if _YES_OR_NO.search(question) and words[0] in ("yes", "no"):
         return Topic(shared, len(asked), False, f"says {words[0]} to a question of yes or no")
     if len(words) < SHORT or (len(asked) == 1 and len(words) < LONG):
         return Topic(shared, len(asked), None, f"{told}, but the answer is short")
