@@ -91,8 +91,10 @@ def _after_locating(data: Mapping[str, Any]) -> list[str]:
     parts += ["<h2>SASA</h2>", f"<p>{escape(sasa['verdict'] if sasa['done'] else 'Not done: ' + sasa['reason'])}</p>"]
     parts.append("<h2>Defences, a first look</h2>")
     if defenses["done"]:
-        table = [[row["system"], row["attack_success"], row["over_refusal"]] for row in defenses["rows"]]
-        parts.append(_table(["system", "attack success", "over-refusal"], table))
+        keys = {"attack_success": "not refused", "complied": "complied", "over_refusal": "over-refusal"}
+        shown = {key: name for key, name in keys.items() if key in defenses["rows"][0]}  # older runs have no "complied"
+        table = [[row["system"], *(row[key] for key in shown)] for row in defenses["rows"]]
+        parts.append(_table(["system", *shown.values()], table))
     else:
         parts.append(f"<p>Not done: {escape(defenses['reason'])}</p>")
     return parts

@@ -24,11 +24,11 @@ def _print_defenses(console: Any, found: dict[str, Any]) -> None:
     setting = found["setting"]
     asked = f"{setting['harmful']} harmful and {setting['harmless']} harmless requests"
     table = Table(title=f"Defences, a first look on {asked}")
-    for name in ("system", "attack success", "over-refusal", "forwards a query"):
+    for name in ("system", "not refused", "complied", "over-refusal", "forwards a query"):
         table.add_column(name, justify="left" if name == "system" else "right")
     for row in found["rows"]:
         forwards = row["cost"].get("forwards")
-        cells = [_percent(row["attack_success"]), _percent(row["over_refusal"])]
+        cells = [_percent(row[key]) for key in ("attack_success", "complied", "over_refusal")]
         table.add_row(row["system"], *cells, "-" if forwards is None else f"{forwards:.1f}")
     console.print(table)
 

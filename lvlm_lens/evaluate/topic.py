@@ -28,9 +28,10 @@ SHORT, LONG = 12, 40
 
 
 _YES_OR_NO = re.compile(
-    r"(?:^|[.!?] |\bwhether |\bif )(?:please )?(?:can|may|is|are|do|does|did|was|were|will|would|should|could|has|have) "
-    r"(?:i|it|my|the|this|these|that|he|she|we|they|you|our|your)\b|\bwhether (?:i|my|the|this|these|our|we)\b|"
-    r"\bknow if\b"
+    r"(?:^|[.!?] |\bwhether |\bif )(?:please )?"
+    r"(?:can|may|is|are|do|does|did|was|were|will|would|should|could|has|have) "
+    r"(?:i|it|my|the|this|these|that|he|she|we|they|you|our|your)\b|"
+    r"\bwhether (?:i|my|the|this|these|our|we)\b|\bknow if\b"
 )
 
 
