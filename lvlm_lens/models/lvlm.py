@@ -50,6 +50,7 @@ class LVLM:
         self.anatomy: Anatomy = resolve(model)
         self.name = name or getattr(model, "name_or_path", "") or type(model).__name__
         self.revision: str | None = None
+        self.base: str | None = None  # what fetched weights were made of, where that varies
         self.warnings: tuple[str, ...] = ()
         self.encoder = Encoder(
             self.processor,
@@ -97,7 +98,7 @@ class LVLM:
             trust_remote_code=trust_remote_code,
         )
         loaded = cls(found.model, found.processor, name=found.name, system=system)
-        loaded.revision, loaded.warnings = found.revision, found.warnings
+        loaded.revision, loaded.warnings, loaded.base = found.revision, found.warnings, found.base
         if check:
             from ..activations.check_anatomy import quick_check  # the room above; it proves this one's table
 
@@ -168,6 +169,7 @@ class LVLM:
             "family": self.anatomy.family.model_type,
             "class": type(self.model).__name__,
             "revision": self.revision,
+            **({"base": self.base} if self.base is not None else {}),
             "warnings": list(self.warnings),
             "weights_hash": self.weights_hash(),
             "processor_hash": hashlib.sha256(_owner_text(owner).encode()).hexdigest(),

@@ -14,6 +14,7 @@ from ..errors import DataError, LensError
 from ..locate.evidence import Evidence, gather
 from ..locate.locating import group_names, harm_labels, quadrant_table
 from ..locate.probe import LinearProbe
+from ..models.loading import BACKBONES
 from ..models.lvlm import LVLM
 
 SHARD = 128
@@ -75,7 +76,7 @@ def read_backbone(
     Returns ``None`` where no item has a version in words; else for each reader its ``quadrants``
     (of the item *with* its picture: shares perceived and refused) and its perception ``curve``.
     """
-    name = config.backbone or ("mini-backbone" if config.model == "mini" else None)
+    name = config.backbone or BACKBONES.get(config.model)
     items = [sample for sample in data if sample.images and sample.text_only is not None and sample.harmful is not None]
     if len({sample.harmful for sample in items}) < 2:
         return None
