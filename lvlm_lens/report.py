@@ -84,7 +84,7 @@ def _after_locating(data: Mapping[str, Any]) -> list[str]:
              "-" if cell is None else f"{cell['effect']:.2f} [{cell['low']:.2f}, {cell['high']:.2f}]"]
             for direction, cell in causal["strongest"].items()
         ]  # fmt: skip
-        counted = f"{causal['cells_surviving']} of {causal['cells']} cells survive the false-discovery control"
+        counted = f"{causal['cells_surviving']} of {causal['cells']} cells are above 0 and beat every null"
         parts += [_table(["direction", "strongest cell", "share of the difference"], rows), f"<p>{counted}.</p>"]
     else:
         parts.append(f"<p>Not done: {escape(causal['reason'])}</p>")

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from PIL import Image
 
 from lvlm_lens.activations.sites import Site, tap
 from lvlm_lens.causal import PatchGrid, patch_grid
-from lvlm_lens.causal.cells import image_rows, position_groups
+from lvlm_lens.causal.cells import _random_change, image_rows, position_groups
 from lvlm_lens.causal.metrics import AnswerLogitDiff, KLFromClean, make_metric
 from lvlm_lens.data import ImageObject, Pair, Sample
 from lvlm_lens.errors import DataError, NumericalError, RunFolderError, SiteError, UsageError
@@ -131,7 +133,7 @@ def test_families_that_cannot_be_resumed_run_in_full_and_say_so() -> None:
 def test_null_of_a_pair_does_not_depend_on_its_batch() -> None:
     """Each pair draws its own random directions: one batch, three, or a run that was taken up again are the same."""
     arguments = (tiny(), make_pairs(3), "resid_post", "last", token_difference, "denoise")
-    together, alone = (patch_grid(*arguments, verify=0, batch_size=size) for size in (3, 1))
+    together, alone = (patch_grid(*arguments, verify=0, batch_size=size, nulls=["random"]) for size in (3, 1))
     assert together.null is not None and alone.null is not None
     assert np.allclose(together.null, alone.null, atol=1e-5)
 
@@ -245,7 +247,59 @@ def test_a_planted_effect_survives_and_noise_does_not() -> None:
     survives = grid.survives()
     assert survives[0, 0, 6, 2] and survives.sum() == 1
     row = grid.summary().set_index(["block", "position"]).loc[(6, "p2")]
-    assert row["low"] < 0.6 < row["high"] and row["q_value"] <= 0.05
+    assert row["low"] < 0.6 < row["high"] and row["p_adjusted"] <= 0.05 and row["beaten"] == "random"
+
+
+def test_a_large_random_change_is_not_beaten_though_its_mean_is_zero() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(0.3, 0.05, (1, 1, 3, 1, 30))
+    null = 1.0 * rng.choice([-1, 1], (1, *values.shape))  # three times the effect, either way
+    grid = grid_of(values, np.ones(30), np.zeros(30), null)
+    table = grid.summary()
+    assert (table["p_zero"] <= 0.05).all() and not table["survives"].any() and (table["beaten"] == "").all()
+    assert np.allclose(table["magnitude"], table["effect"]) and np.allclose(table["null_random"], 1.0)
+    null[:, 0, 0, 1] *= 0.1
+    both = replace(grid, null=np.concatenate([null, 5 * null]), nulls=("random", "same_label")).summary()
+    assert both["beaten"].tolist() == ["", "random", ""] and not both["survives"].any()
+
+
+def test_effects_are_ratios_of_sums_and_in_the_metrics_units_where_there_is_no_gap() -> None:
+    rng = np.random.default_rng(0)
+    gaps = np.r_[np.full(19, 2.0), 1e-7]  # one pair whose own share would be huge
+    values = np.r_[np.full(19, 1.0), 1.0][None, None, None, None].repeat(2, 0)
+    table = grid_of(values, gaps, np.zeros(20), None).summary()
+    assert table["unit"].eq("share of the gap").all()
+    assert table["effect"].tolist() == pytest.approx([20 / gaps.sum(), 1 - 20 / gaps.sum()])
+    gaps = rng.permutation(np.repeat([1.0, -1.0], 10))
+    table = grid_of(values[:1], gaps, np.zeros(20), None).summary()
+    assert table["unit"].eq("m").all() and table["effect"][0] == 1.0
+
+
+def test_a_donor_of_the_same_label_is_another_recipient() -> None:
+    grid = patch_grid(tiny(), make_pairs(3), "resid_post", "last", token_difference, nulls=["same_label"])
+    assert grid.null is not None and grid.nulls == ("same_label",)
+    for direction, own in enumerate((grid.corrupted, grid.clean)):
+        last = grid.null[0, direction, 0, -1, 0]  # at the last block the donor's own answer comes out
+        for pair, value in enumerate(last):
+            others = np.delete(own, pair)
+            assert np.abs(others - value).min() < 1e-4 < np.abs(own[pair] - value)
+    together = replace(make_pairs(2)[1], clean=replace(make_pairs(2)[1].clean, group="g0"))
+    alone = patch_grid(tiny(), [make_pairs(1)[0], together], "resid_post", "last", token_difference)
+    assert alone.null is not None and alone.nulls == ("random", "covariance", "same_label")
+    assert np.isnan(alone.null[2]).all() and np.isfinite(alone.null[:2]).all()  # one group: nobody to take it from
+
+
+def test_covariance_noise_stays_among_the_states_and_is_as_long_as_the_change() -> None:
+    torch.manual_seed(0)
+    plane = torch.randn(2, 9)
+    states = [partial(torch.Tensor.clone, torch.randn(1, 2) @ plane) for _ in range(6)]
+    new, old = torch.randn(3, 9), torch.randn(3, 9)
+    changed = _random_change(partial(torch.Tensor.clone, new), partial(torch.Tensor.clone, old), states, 0) - old
+    assert torch.allclose(changed.norm(dim=1), (new - old).norm(dim=1), atol=1e-5)
+    rest = changed - changed @ torch.linalg.pinv(plane) @ plane
+    assert rest.abs().max() < 1e-4
+    free = _random_change(partial(torch.Tensor.clone, new), partial(torch.Tensor.clone, old), [], 0) - old
+    assert (free - free @ torch.linalg.pinv(plane) @ plane).abs().max() > 0.1
 
 
 def test_statistics_against_scipy() -> None:

@@ -193,33 +193,44 @@ def build_cell(
     random_from: Recording | None = None,
     seed: int = 0,
     inheritance: Inheritance | None = None,
+    donor_row: int | None = None,
+    pool: Sequence[tuple[int, tuple[int, ...]]] = (),
 ) -> Cell:
     """The cell that writes a donor's values into some blocks of a row.
 
     ``inheritance`` lets it take over the donor's prefix where the writes make the two equal.
 
     With ``random_from`` (the recording of the recipient itself) the change has the size of the real one
-    at each position and a random direction instead: the null of a patch.
+    at each position and a random direction instead, with the covariance of the states at ``pool`` (rows and columns of
+    that recording) where it is given.  ``donor_row`` is the donor's row where it is another one.
     """
     writes = []
     for block in [0] if axis.name == "image_features" else blocks:
         site = axis.at(block)
-        take = partial(donor.take, site, row, donor_columns, axis.head)
+        take = partial(donor.take, site, row if donor_row is None else donor_row, donor_columns, axis.head)
         if random_from is not None:
             own = partial(random_from.take, site, row, columns, axis.head)
-            take = partial(_random_direction, take, own, seed + block)
+            states = [partial(random_from.take, site, other, some, axis.head) for other, some in pool]
+            take = partial(_random_change, take, own, states, seed + block)
         writes.append(Write(site, columns, take, axis.head))
     shared = None
-    if inheritance is not None and random_from is None:
+    if inheritance is not None and random_from is None and donor_row is None:
         shared = inheritance.of(axis.name, row, columns, donor_columns)
     return Cell(row, tuple(writes), shared)
 
 
-def _random_direction(donor: partial[torch.Tensor], own: partial[torch.Tensor], seed: int) -> torch.Tensor:
+def _random_change(
+    donor: partial[torch.Tensor], own: partial[torch.Tensor], states: Sequence[partial[torch.Tensor]], seed: int
+) -> torch.Tensor:
     new, old = donor(), own()  # [P, ...]
     difference = (new - old).float().flatten(1)
     generator = torch.Generator().manual_seed(seed)
-    noise = torch.randn(difference.shape, generator=generator).to(difference.device)
+    if states:
+        seen = torch.cat([take().float().flatten(1) for take in states])  # [N, ...]
+        weights = torch.randn(len(difference), len(seen), generator=generator).to(seen.device)
+        noise = weights @ (seen - seen.mean(0))
+    else:
+        noise = torch.randn(difference.shape, generator=generator).to(difference.device)
     noise = noise * (difference != 0)  # a pattern stays zero where attention cannot reach
     noise = noise / noise.norm(dim=-1, keepdim=True).clamp_min(1e-12) * difference.norm(dim=-1, keepdim=True)
     return old + noise.reshape(old.shape).to(old.dtype)

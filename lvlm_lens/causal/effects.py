@@ -2,7 +2,7 @@
 
 A condition is a name and a function from an encoded batch to edits.  Each batch is run once untouched and once for
 each condition, as plain forwards with hooks; values stand beside their baseline, and changes come with a bootstrap
-interval over groups and a sign-flip p-value, adjusted over all conditions.
+interval over groups and a sign-flip p-value, adjusted over all conditions by step-down max-T.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from ..activations.features import FeatureCache
 from ..activations.loop import Progress, run_batches
 from ..data import Sample
 from ..errors import NumericalError, UsageError
-from ..inference import false_discovery
 from ..models.encode import Encoded
 from ..models.lvlm import LVLM
-from ..stats.groups import bootstrap_mean, sign_flip_p
+from ..stats.groups import bootstrap_mean
+from ..stats.maxt import max_t
 from .metrics import LogitsFunction, Metric, make_metric, numbers
 
 if TYPE_CHECKING:
@@ -61,12 +61,12 @@ class Effects:
         return np.divide(self.change, size, out=np.full_like(self.values, np.nan), where=size > 0)
 
     def summary(self, relative: bool = False, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
-        """One row a condition: mean change, interval, p-value and its false-discovery adjustment."""
+        """One row a condition: mean change, interval, p-value, and the same adjusted over all conditions (max-T)."""
         import pandas as pd
 
         change = self.relative if relative else self.change
         low, high = bootstrap_mean(change, self.groups, confidence=confidence, seed=seed)
-        p = sign_flip_p(change, self.groups, seed=seed)
+        found = max_t(change, self.groups, seed=seed)
         return pd.DataFrame(
             {
                 "condition": self.names,
@@ -74,8 +74,8 @@ class Effects:
                 "change": np.nanmean(change, 1),
                 "low": low,
                 "high": high,
-                "p_value": p,
-                "q_value": false_discovery(p),
+                "p_value": found.p,
+                "p_adjusted": found.adjusted,
             }
         )
 

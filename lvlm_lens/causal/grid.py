@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import RunFolderError
-from ..inference import false_discovery
-from ..stats.groups import bootstrap_mean, sign_flip_p
+from ..stats.groups import bootstrap_mean, bootstrap_ratio
+from ..stats.maxt import attainable, max_t
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,12 +30,14 @@ AXES = ("direction", "site", "block", "position", "pair")
 
 @dataclass(frozen=True)
 class Normalized:
-    """Effects as a share of the gap between the two baselines.
+    """Effects of single pairs as a share of their own gap between the two baselines, for looking at a pair.
+
+    A mean of such shares follows the pairs with the smallest gaps: :meth:`PatchGrid.summary` divides sums instead.
 
     Attributes:
         values: ``[direction, site, block, position, pair]``; 0: as without the patch, 1: as the donor's prompt.
             NaN in dropped pairs.
-        null: ``[draw, direction, site, block, position, pair]`` for random directions, or ``None``.
+        null: ``[draw, direction, site, block, position, pair]``, or ``None``.
         dropped: numbers of the pairs whose baselines lie closer than ``min_gap``.
         min_gap: smallest ``|clean - corrupted|`` that was used.
     """
@@ -46,6 +48,20 @@ class Normalized:
     min_gap: float
 
 
+@dataclass(frozen=True)
+class Gap:
+    """Mean gap between the baselines and its interval (NaN where all pairs are of one group)."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def divides(self) -> bool:
+        """Whether effects can be given as shares of it."""
+        return self.value != 0 and not self.low <= 0 <= self.high
+
+
 @dataclass
 class PatchGrid:
     """The metric in every cell of a grid of interventions.
@@ -54,7 +70,7 @@ class PatchGrid:
         values: the metric after the patch, float64 ``[direction, site, block, position, pair]``; NaN where a
             cell does not exist (a shorter question, ``image_features`` above block 0).
         clean, corrupted: the metric of the untouched prompts, ``[pair]``.
-        null: the same as ``values`` for changes of the same size in random directions,
+        null: the same as ``values`` for changes that must not matter as much,
             ``[draw, direction, site, block, position, pair]``, or ``None``.
         directions, sites, blocks, positions: names along the axes; a block stands for the window it begins.
         pairs: ``(clean id, corrupted id)``; groups: of the pairs.
@@ -62,6 +78,7 @@ class PatchGrid:
         engine: ``resumed`` (only what a cell can change was computed) or ``full``; reason: why.
         verification: cells compared with plain forwards, the largest difference of logits, the tolerance.
         meta: settings, model and seeds.
+        nulls: the kind of each draw of ``null`` (:mod:`~lvlm_lens.causal.nulls`).
     """
 
     values: np.ndarray = field(repr=False)
@@ -80,6 +97,7 @@ class PatchGrid:
     reason: str
     verification: Mapping[str, Any]
     meta: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    nulls: tuple[str, ...] = ("random",)
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -110,45 +128,84 @@ class PatchGrid:
         null = None if self.null is None else np.stack([share(draw) for draw in self.null])
         return Normalized(share(self.values), null, tuple(np.flatnonzero(~good).tolist()), min_gap)
 
-    def summary(
-        self, fdr: float = 0.05, confidence: float = 0.95, min_gap: float | None = None, seed: int = 0
-    ) -> pd.DataFrame:
-        """One row a cell of the grid: mean normalised effect, interval, p-value, and whether it survives.
+    def gap(self, confidence: float = 0.95, seed: int = 0) -> Gap:
+        """Mean gap ``clean - corrupted`` with its interval over groups; what effects are divided by, where they are."""
+        gaps = self.clean - self.corrupted
+        low, high = (float(b[0]) for b in bootstrap_mean(gaps, self.groups, confidence=confidence, seed=seed))
+        return Gap(float(gaps.mean()), low, high)
 
-        ``p_value`` is that of a sign-flip test over groups of the effect minus the random-direction null of the
-        same cell and pair (minus 0 where no null was run); ``q_value`` is adjusted over the whole grid;
-        ``survives`` needs ``q_value <= fdr`` and an effect larger than its null.
+    def _toward_donor(self, values: np.ndarray) -> np.ndarray:
+        """Change of the metric ``[direction, ..., pair]``, positive where it goes the way of the clean prompt's gap."""
+        start = {"denoise": lambda v: v - self.corrupted, "noise": lambda v: self.clean - v}
+        return np.stack([start[name](v) for name, v in zip(self.directions, values, strict=True)])
+
+    def summary(self, level: float = 0.05, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
+        """One row a cell of the grid: its effect, what it is held against, and whether it survives.
+
+        ``effect`` is the sum of the changes towards the donor over the sum of the gaps between the baselines, with an
+        interval from redrawing groups (``low``, ``high``); where the interval of the mean gap contains 0 there is
+        nothing to divide by, and it is the mean change in units of the metric (``unit``).  ``magnitude`` is the same
+        without signs, and stands beside that of each null (``null_random`` ...): a random change pushes one pair up
+        and another down, so its mean is near 0 however much it disturbs.
+
+        Tests are one-sided sign flips of groups, adjusted over the whole grid by step-down max-T: ``p_zero`` that the
+        effect is above 0, ``p_random`` ... that it is larger in size than each null.  ``p_adjusted`` is the largest of
+        these, ``beaten`` names the nulls that were beaten at ``level``, and a cell ``survives`` that is above 0 and
+        beats every null that was run.
         """
         import pandas as pd
 
-        normal = self.normalized(min_gap)
         cells = [(d, s, b, p) for d in self.directions for s in self.sites for b in self.blocks for p in self.positions]
-        effects = normal.values.reshape(len(cells), -1)  # [cell, pair]
-        null = np.zeros_like(effects) if normal.null is None else normal.null.mean(0).reshape(len(cells), -1)
-        low, high = bootstrap_mean(effects, self.groups, confidence=confidence, seed=seed)
-        p = sign_flip_p(effects - null, self.groups, seed=seed)
-        q = false_discovery(p)
-        count = np.isfinite(effects).sum(1)
-        mean = np.divide(np.nansum(effects, 1), count, out=np.full(len(cells), np.nan), where=count > 0)
-        null_mean = np.divide(np.nansum(null, 1), count, out=np.full(len(cells), np.nan), where=count > 0)
+        shift = self._toward_donor(self.values).reshape(len(cells), -1)  # [cell, pair]
+        gap = self.gap(confidence, seed)
+        gaps = self.clean - self.corrupted if gap.divides else np.ones(len(self.pairs))
+        there = np.isfinite(shift)
+        below = np.where(there, gaps, 0.0).sum(1)
+
+        def over_gap(sums: np.ndarray) -> np.ndarray:
+            return np.divide(sums, below, out=np.full(len(cells), np.nan), where=there.any(1) & (below != 0))
+
         frame = pd.DataFrame(cells, columns=["direction", "site", "block", "position"])
-        frame["pairs"], frame["effect"], frame["low"], frame["high"] = count, mean, low, high
-        frame["null"] = np.nan if normal.null is None else null_mean
-        frame["p_value"], frame["q_value"] = p, q
+        frame["pairs"], frame["effect"] = there.sum(1), over_gap(np.nansum(shift, 1))
+        frame["low"], frame["high"] = bootstrap_ratio(shift, gaps, self.groups, confidence=confidence, seed=seed)
+        frame["unit"] = "share of the gap" if gap.divides else self.metric
+        frame["magnitude"] = np.abs(over_gap(np.nansum(np.abs(shift), 1)))
+        toward = -1.0 if gap.divides and gap.value < 0 else 1.0
+        tests = {"zero": toward * shift}
+        for name, size in self._null_sizes().items():
+            both = np.where(there, size.reshape(len(cells), -1), np.nan)
+            frame[f"null_{name}"] = np.abs(over_gap(np.where(np.isfinite(both).any(1), np.nansum(both, 1), np.nan)))
+            tests[name] = np.abs(shift) - both
+        found = {name: max_t(values, self.groups, one_sided=True, seed=seed) for name, values in tests.items()}
+        for name, test in found.items():
+            frame[f"p_{name}"] = test.adjusted
+        nulls = [name for name in found if name != "zero"]
         with np.errstate(invalid="ignore"):
-            frame["survives"] = (q <= fdr) & (mean > null_mean)
-        frame.attrs.update(dropped_pairs=len(normal.dropped), min_gap=normal.min_gap, fdr=fdr)
+            frame["p_adjusted"] = np.fmax.reduce([test.adjusted for test in found.values()])
+            beats = {name: found[name].adjusted <= level for name in nulls}
+            frame["survives"] = frame["p_adjusted"].to_numpy() <= level
+        frame["beaten"] = [", ".join(name for name in nulls if beats[name][at]) for at in range(len(cells))]
+        frame.attrs.update(
+            level=level, gap=gap.value, gap_low=gap.low, gap_high=gap.high,
+            attainable=attainable(self.groups, len(cells), level, one_sided=True),
+        )  # fmt: skip
         return frame
 
-    def survives(self, fdr: float = 0.05, **options: Any) -> np.ndarray:
-        """Bool ``[direction, site, block, position]``: the cells whose effect survives its null and the FDR control."""
-        return self.summary(fdr, **options)["survives"].to_numpy().reshape(self.values.shape[:-1])
+    def _null_sizes(self) -> dict[str, np.ndarray]:
+        """Mean size of the change under each null, ``[direction, site, block, position, pair]``."""
+        if self.null is None:
+            return {}
+        sizes = np.stack([np.abs(self._toward_donor(draw)) for draw in self.null])
+        kinds = np.asarray(self.nulls)
+        return {name: sizes[kinds == name].mean(0) for name in dict.fromkeys(self.nulls)}
 
-    def mean_effect(self, min_gap: float | None = None) -> np.ndarray:
-        """Mean normalised effect over pairs, ``[direction, site, block, position]``."""
-        effects = self.normalized(min_gap).values
-        count = np.isfinite(effects).sum(-1)
-        return np.divide(np.nansum(effects, -1), count, out=np.full(count.shape, np.nan), where=count > 0)
+    def survives(self, level: float = 0.05, **options: Any) -> np.ndarray:
+        """Bool ``[direction, site, block, position]``: cells whose effect is above 0 and beats every null."""
+        return self.summary(level, **options)["survives"].to_numpy().reshape(self.values.shape[:-1])
+
+    def mean_effect(self) -> np.ndarray:
+        """Effect as in :meth:`summary`, ``[direction, site, block, position]``."""
+        return self.summary()["effect"].to_numpy().reshape(self.values.shape[:-1])
 
     def to_dataframe(self) -> pd.DataFrame:
         """One row a cell and pair: axes, ids, baselines, patched metric and normalised effect."""
@@ -197,7 +254,7 @@ class PatchGrid:
             "groups": list(self.groups),
             "window": self.window,
             "metric": self.metric,
-            "null": 0 if self.null is None else len(self.null),
+            "nulls": [] if self.null is None else list(self.nulls),
             "meta": dict(self.meta),
         }
 
@@ -221,7 +278,7 @@ class PatchGrid:
             values=arrays["patched"],
             clean=arrays["clean"],
             corrupted=arrays["corrupted"],
-            null=arrays["null"] if settings["null"] else None,
+            null=arrays["null"] if settings["nulls"] else None,
             directions=tuple(settings["directions"]),
             sites=tuple(settings["sites"]),
             blocks=tuple(settings["blocks"]),
@@ -234,6 +291,7 @@ class PatchGrid:
             reason=manifest["reason"],
             verification=manifest["verification"],
             meta=settings["meta"],
+            nulls=tuple(settings["nulls"]),
         )
 
 
@@ -241,7 +299,7 @@ def _empty(settings: Mapping[str, Any]) -> dict[str, np.ndarray]:
     shape = [len(settings[name]) for name in ("directions", "sites", "blocks", "positions", "pairs")]
     return {
         "patched": np.full(shape, np.nan),
-        "null": np.full([settings["null"], *shape], np.nan),
+        "null": np.full([len(settings["nulls"]), *shape], np.nan),
         "clean": np.full(shape[-1], np.nan),
         "corrupted": np.full(shape[-1], np.nan),
     }

@@ -23,17 +23,21 @@ from ..errors import DataError, NumericalError, UsageError
 from ..models.encode import Encoded
 from ..models.lvlm import LVLM
 from ..models.positions import Layout, Positions
+from ..stats.maxt import attainable
 from .cells import Group, SiteAxis, build_cell, position_groups, site_axis
 from .engine import UNRESUMABLE, Cell, Recording, full, obstacle, record, resume
 from .grid import GridFolder, PatchGrid, _empty
 from .inherit import Inheritance
 from .metrics import LogitsFunction, Metric, make_metric, numbers
+from .nulls import NULLS, donors_of, null_kinds, pool_of
 
 Progress = Callable[[int, int], None]
 """Called with (pairs done, pairs in all)."""
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """Largest difference of logits from a plain forward, as a share of the largest logit (at least 1)."""
 _BATCH_BYTES = 2**30
+_COMPANY = 4
+"""Fewest pairs of a batch by default where nulls are taken from the other pairs."""
 _LOOKS_BACK = {"bidirectional_image", "prefix"}
 
 
@@ -47,7 +51,7 @@ class _Plan:
     groups: list[Group]
     window: int
     metric: Metric
-    null: int
+    kinds: tuple[str, ...]  # of the null draws
     seed: int
     max_tokens: int
     exact: str
@@ -85,10 +89,12 @@ def patch_grid(
     exact: Literal["auto", "full"] = "auto",
     verify: int = 4,
     null: int = 1,
+    nulls: Sequence[str] = NULLS,
     batch_size: int | None = None,
     max_tokens: int = 16384,
     seed: int = 0,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
     out: str | Path | None = None,
 ) -> PatchGrid:
     """Patch every site x block x position of matched pairs and measure what the first answer token does.
@@ -105,12 +111,15 @@ def patch_grid(
         heads: ``each`` patches heads of z, q, k, v one by one; their site is then named ``z.h3``.
         exact: ``auto`` resumes where that is exact and runs in full elsewhere; ``full`` always runs plain forwards.
         verify: number of cells that are compared with plain forwards in this call.
-        null: random-direction draws a cell (0: none).
+        null: draws a cell of each null (0: none).
+        nulls: what each cell is held against (:mod:`~lvlm_lens.causal.nulls`); donors and covariance are taken from
+            the pairs of one batch.
         batch_size: pairs a batch; by default as many as about 1 GiB of recorded state allows, and halved when
             memory runs out.
         max_tokens: most tokens in one wave of cells.
         seed: of the random directions and of the choice of cells to verify.
         progress: called after each batch.
+        say: called once before the first forward, with what so many groups can show at best over so many cells.
         out: a folder that makes the run resumable (see :mod:`~lvlm_lens.causal.grid`).
 
     Returns:
@@ -131,10 +140,13 @@ def patch_grid(
         )
     directions = ("denoise", "noise") if direction == "both" else (direction,)
     axis = site_axis(sites, model.anatomy, heads)
-    batches = _batches(model, pairs, batch_size, len(axis))
+    kinds = null_kinds(nulls, null)
+    batches = _batches(model, pairs, batch_size, len(axis), kinds)
     groups = position_groups(positions, per, _layouts(model, pairs, batches, positions, per))
-    plan = _Plan(model, directions, axis, groups, window, make_metric(metric, model), null, seed, max_tokens, exact)
+    plan = _Plan(model, directions, axis, groups, window, make_metric(metric, model), kinds, seed, max_tokens, exact)
     settings = _settings(plan, pairs, sites, positions, per)
+    if say is not None:
+        say(attainable(settings["groups"], int(np.prod(plan.shape)), one_sided=True))
     home = GridFolder(Path(out), settings) if out is not None else None
     done, arrays = home.done() if home is not None else (set(), _empty(settings))
 
@@ -171,7 +183,7 @@ def patch_grid(
         arrays["patched"],
         arrays["clean"],
         arrays["corrupted"],
-        arrays["null"] if null else None,
+        arrays["null"] if kinds else None,
         directions,
         tuple(map(str, axis)),
         tuple(range(model.n_blocks)),
@@ -184,6 +196,7 @@ def patch_grid(
         last.reason if last is not None else "every pair was already in the folder",
         verification,
         settings["meta"],
+        kinds,
     )
     if home is not None:
         if last is None:
@@ -195,14 +208,17 @@ def patch_grid(
 # -- before the runs -----------------------------------------------------------------------------
 
 
-def _batches(model: LVLM, pairs: Sequence[Pair], size: int | None, n_sites: int) -> list[list[int]]:
+def _batches(
+    model: LVLM, pairs: Sequence[Pair], size: int | None, n_sites: int, kinds: Sequence[str]
+) -> list[list[int]]:
     """Numbers of pairs, batch by batch: same numbers of pictures, words of similar length."""
+    least = _COMPANY if size is None and set(kinds) - {"random"} else 1
     if size is None:
         anatomy = model.anatomy
         tokens = model.encode(pairs[0].clean).length
         per_token = anatomy.d_model * (1 + n_sites) + 2 * anatomy.n_kv_heads * anatomy.head_dim
         row = 2 * model.n_blocks * tokens * per_token * torch.finfo(model.dtype).bits // 8
-        size = int(min(64, max(1, _BATCH_BYTES // row)))
+        size = int(min(64, max(least, _BATCH_BYTES // row)))
 
     def kind(n: int) -> tuple[int, int]:
         return len(pairs[n].clean.images), len(pairs[n].corrupted.images)
@@ -214,6 +230,8 @@ def _batches(model: LVLM, pairs: Sequence[Pair], size: int | None, n_sites: int)
             batches[-1].append(n)
         else:
             batches.append([n])
+    if least > 1 and len(batches) > 1 and len(batches[-1]) == 1 and kind(batches[-1][0]) == kind(batches[-2][0]):
+        batches[-2] += batches.pop()  # a pair alone has no other to take a null from
     return batches
 
 
@@ -240,7 +258,7 @@ def _settings(plan: _Plan, pairs: Sequence[Pair], sites: Any, positions: Any, pe
         "groups": [pair.group or pair.clean.id for pair in pairs],
         "window": plan.window,
         "metric": plan.metric.name,
-        "null": plan.null,
+        "nulls": list(plan.kinds),
         "meta": {
             "model": plan.model.name,
             "weights": plan.model.weights_hash(),
@@ -277,7 +295,7 @@ def _run(plan: _Plan, pairs: Sequence[Pair], which: Sequence[int], verify: int) 
         columns = [sorted({c for own in row for c in own}) or [0] for row in places[side]]
         is_recipient = other in plan.directions
         low = 0 if flow & _LOOKS_BACK else min(row[0] for row in columns)
-        wanted = sites if plan.null or not is_recipient or len(plan.directions) == 2 else []
+        wanted = sites if plan.kinds or not is_recipient or len(plan.directions) == 2 else []
         spans = any(len(own) > 1 for row in places[side] for own in row)  # a donor's prefix may stand in for a span
         kept = low if resumable and (is_recipient or spans) else None
         recordings[side] = record(model, encoded[side], wanted, columns, kept)
@@ -288,13 +306,13 @@ def _run(plan: _Plan, pairs: Sequence[Pair], which: Sequence[int], verify: int) 
             raise NumericalError(f"the {side} prompts give NaN or infinity; run the model in float32 or bfloat16")
     plan.metric.prepare(baseline["clean"], baseline["corrupted"])  # type: ignore[arg-type]
     every = list(range(len(pairs)))
-    shape = (1 + plan.null, *plan.shape, len(pairs))
+    shape = (1 + len(plan.kinds), *plan.shape, len(pairs))
     values = np.full(shape, np.nan)
     checked: dict[str, Any] = {"cells": 0, "max_abs_diff": None}
     jobs = []
     for direction in plan.directions:
         donor, recipient = ("clean", "corrupted") if direction == "denoise" else ("corrupted", "clean")
-        where, cells = _cells(plan, places, encoded, donor, recipient, recordings, which, reason is None)
+        where, cells = _cells(plan, pairs, places, encoded, donor, recipient, recordings, which, reason is None)
         jobs.append((recipient, where, cells))
         if reason is None and verify:
             share = min(-(-verify // len(plan.directions)), verify - checked["cells"])
@@ -313,7 +331,7 @@ def _run(plan: _Plan, pairs: Sequence[Pair], which: Sequence[int], verify: int) 
                 values[draw, number, site, block, group, row] = value
     return _Batch(
         values[0],
-        values[1:] if plan.null else None,
+        values[1:] if plan.kinds else None,
         numbers(plan.metric, baseline["clean"], every),  # type: ignore[arg-type]
         numbers(plan.metric, baseline["corrupted"], every),  # type: ignore[arg-type]
         "resumed" if reason is None else "full",
@@ -367,6 +385,7 @@ def _in_full(
 
 def _cells(
     plan: _Plan,
+    pairs: Sequence[Pair],
     places: Any,
     encoded: Mapping[str, Encoded],
     donor: str,
@@ -379,7 +398,12 @@ def _cells(
     model = plan.model
     where, cells = [], []
     inheritance = Inheritance(recordings[donor], recordings[recipient]) if resumed else None
+    own_label = recordings[recipient]
+    ends = [(layout.attended[0], layout.last) for layout in encoded[recipient].layouts]
+    names = [pair.group or pair.clean.id for pair in pairs]
+    pools = [pool_of(places[recipient], g, plan.seed) for g in range(len(plan.groups))]
     for row in range(len(places[donor])):
+        others = [donors_of(places[recipient], names, row, hash((plan.seed, d, which[row]))) for d in _draws(plan)]
         for g in range(len(plan.groups)):
             columns, source = places[recipient][row][g], places[donor][row][g]
             if not columns or not source:
@@ -391,14 +415,31 @@ def _cells(
                         continue
                     blocks = range(1)
                 for block in blocks:
-                    for draw in range(1 + plan.null):
-                        span = range(block, min(block + plan.window, model.n_blocks))
-                        own = recordings[recipient] if draw else None
+                    span = range(block, min(block + plan.window, model.n_blocks))
+                    cells.append(build_cell(axis, span, row, columns, recordings[donor], source, None, 0, inheritance))
+                    where.append((0, s, block, g, row))
+                    for draw, kind in zip(_draws(plan), plan.kinds, strict=True):
                         seed = hash((plan.seed, draw, s, block, g, which[row])) % 2**31
-                        donors = recordings[donor]
-                        cells.append(build_cell(axis, span, row, columns, donors, source, own, seed, inheritance))
+                        if kind == "same_label":
+                            other = others[draw - 1][g]
+                            if other is None or (axis.name == "pattern" and ends[other] != ends[row]):
+                                continue
+                            source_of = places[recipient][other][g]
+                            made = build_cell(axis, span, row, columns, own_label, source_of, donor_row=other)
+                        elif kind == "covariance" and len(pools[g]) < 2:
+                            continue
+                        else:
+                            pool = pools[g] if kind == "covariance" else ()
+                            donors = recordings[donor]
+                            made = build_cell(axis, span, row, columns, donors, source, own_label, seed, pool=pool)
+                        cells.append(made)
                         where.append((draw, s, block, g, row))
     return where, cells
+
+
+def _draws(plan: _Plan) -> range:
+    """Numbers of the null draws; the patch itself is number 0."""
+    return range(1, 1 + len(plan.kinds))
 
 
 def _verify(plan: _Plan, rec: Recording, encoded: Encoded, cells: Sequence[Cell], count: int) -> dict[str, Any]:

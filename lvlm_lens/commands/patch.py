@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from ..errors import DataError, UsageError
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--all-pairs", action="store_true", help="also pairs whose members behave alike")
     add("--exact", choices=("auto", "full"), default="auto", help="full: run every cell as a plain forward")
     add("--verify", type=int, default=4, metavar="K", help="cells compared with plain forwards (default: 4)")
-    add("--fdr", type=float, default=0.05, help="false-discovery rate over the grid (default: 0.05)")
+    add("--level", type=float, default=0.05, help="family-wise error over the grid (default: 0.05)")
     add_output_options(parser)
 
 
@@ -77,13 +78,14 @@ def run(options: argparse.Namespace) -> int:
             verify=options.verify,
             seed=config.seed,
             progress=lambda done, total: tell("patching", done, total),
+            say=lambda line: None if options.quiet else print(line, file=sys.stderr),
             out=config.out,
         )
-    table = grid.summary(fdr=options.fdr, seed=config.seed)
+    table = grid.summary(options.level, seed=config.seed)
     folder = Path(config.out)
     table.to_csv(folder / "cells.csv", index=False)
     for site in grid.sites:
-        save_figure(plot_patch_grid(grid, model.n_blocks, site, options.fdr), folder, f"patching_{site}")
+        save_figure(plot_patch_grid(grid, model.n_blocks, site, options.level), folder, f"patching_{site}")
     found = {
         "out": config.out,
         "pairs": len(grid.pairs),
@@ -93,11 +95,14 @@ def run(options: argparse.Namespace) -> int:
         "verification": dict(grid.verification),
         "cells": len(table),
         "surviving": int(table["survives"].sum()),
+        "attainable": table.attrs["attainable"],
         "strongest": json.loads(table.sort_values("effect", ascending=False).head(10).to_json(orient="records")),
     }
     if options.json:
         print(json.dumps(found, indent=2, default=float))
     elif not options.quiet:
-        print(f"{grid!r}\n{found['surviving']} of {found['cells']} cells survive FDR {options.fdr:g}")
-        print(table.sort_values("effect", ascending=False).head(10).to_string(index=False))
+        counted = f"{found['surviving']} of {found['cells']} cells are above 0 and beat every null"
+        print(f"{grid!r}\n{counted} (family-wise error {options.level:g} over the grid)")
+        shown = ["direction", "site", "block", "position", "effect", "low", "high", "unit", "p_adjusted", "beaten"]
+        print(table.sort_values("effect", ascending=False).head(10)[shown].to_string(index=False))
     return 0

@@ -19,15 +19,15 @@ _TITLES = {
 
 
 def plot_patch_grid(
-    grid: PatchGrid, n_blocks: int, site: str | None = None, fdr: float = 0.05, title: str = ""
+    grid: PatchGrid, n_blocks: int, site: str | None = None, level: float = 0.05, title: str = ""
 ) -> Figure:
-    """Mean normalised effect by block and position, one panel a direction.
+    """Effect by block and position, one panel a direction.
 
-    0: as without the patch; 1: the patch alone makes the prompt behave as its donor.  Cells that do not survive the
-    false-discovery control against the random-direction null are greyed.
+    0: as without the patch; 1: the patch alone makes the prompt behave as its donor.  Cells that do not beat 0 and
+    every null at a family-wise level over the grid are greyed.
     """
     site = grid.sites[0] if site is None else site
-    table = grid.summary(fdr=fdr)
+    table = grid.summary(level)
     table = table[table["site"] == site]
     with theme():
         figure = new_figure(PAGE, 0.24 * len(grid.positions) + 1.5)
@@ -50,13 +50,13 @@ def plot_patch_grid(
             block_axis(axes, grid.blocks, n_blocks)
         assert image is not None
         bar = figure.colorbar(image, ax=list(panels), shrink=0.85, pad=0.01)
-        bar.set_label("share of the difference", fontsize=7)
+        bar.set_label(str(table["unit"].iloc[0]), fontsize=7)
         bar.ax.tick_params(labelsize=6.5)
         figure.suptitle(
             title or f"Patching {site}, {len(grid.pairs)} pairs", fontsize=8.5, weight="bold", x=0.01, ha="left"
         )
         figure.text(
-            0.99, 0.99, f"greyed: does not survive FDR {fdr:g}", fontsize=6.5, color=NEUTRAL, ha="right", va="top"
+            0.99, 0.99, f"greyed: does not survive at {level:g}", fontsize=6.5, color=NEUTRAL, ha="right", va="top"
         )
     return figure
 

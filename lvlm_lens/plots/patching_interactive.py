@@ -9,24 +9,25 @@ import numpy as np
 from ..causal.grid import PatchGrid
 
 
-def interactive_patch_grid(grid: PatchGrid, fdr: float = 0.05, title: str = "") -> Any:
-    """A plotly heatmap of mean normalised effects, block x position; cells that do not survive are greyed.
+def interactive_patch_grid(grid: PatchGrid, level: float = 0.05, title: str = "") -> Any:
+    """A plotly heatmap of effects, block x position; cells that do not survive are greyed.
 
-    One entry of the menu is one site, with its directions side by side.  Hovering shows effect, interval, the
-    random-direction null and the adjusted p-value.  Saved with ``figure.write_html(path, include_plotlyjs=True)``
+    One entry of the menu is one site, with its directions side by side.  Hovering shows effect, interval,
+    adjusted p-value and the nulls that were beaten.  Saved with ``figure.write_html(path, include_plotlyjs=True)``
     it is one self-contained page.
     """
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 
-    table = grid.summary(fdr=fdr)
+    table = grid.summary(level)
     shape = (len(grid.directions), len(grid.sites), len(grid.blocks), len(grid.positions))
 
     def array(name: str) -> np.ndarray:
         return table[name].to_numpy().reshape(shape)
 
     effect, alive = array("effect").astype(float), array("survives").astype(bool)
-    details = np.stack([array(n).astype(float) for n in ("low", "high", "null", "q_value")], -1)
+    details = np.stack([array(n) for n in ("low", "high", "p_adjusted", "beaten")], -1)
+    unit = str(table["unit"].iloc[0]).replace(" of the ", " of<br>the ")
     top = max(1.0, float(np.nanmax(np.abs(effect)))) if np.isfinite(effect).any() else 1.0
     figure = make_subplots(1, len(grid.directions), shared_yaxes=True, subplot_titles=list(grid.directions))
     blocks, positions = list(grid.blocks), list(grid.positions)
@@ -36,9 +37,9 @@ def interactive_patch_grid(grid: PatchGrid, fdr: float = 0.05, title: str = "") 
             figure.add_trace(
                 go.Heatmap(
                     z=effect[d, s].T, customdata=details[d, s].transpose(1, 0, 2), zmin=-top, zmax=top,
-                    colorscale="PuOr_r", showscale=d == 0, colorbar={"title": "share of<br>the gap"},
+                    colorscale="PuOr_r", showscale=d == 0, colorbar={"title": unit},
                     hovertemplate="block %{x}, %{y}: %{z:.3f} [%{customdata[0]:.3f}, %{customdata[1]:.3f}]<br>"
-                    "random direction %{customdata[2]:.3f}, q %{customdata[3]:.3g}<extra></extra>", **common,
+                    "p %{customdata[2]:.3g}, beats %{customdata[3]}<extra></extra>", **common,
                 ),
                 row=1, col=d + 1,
             )  # fmt: skip
@@ -62,7 +63,7 @@ def interactive_patch_grid(grid: PatchGrid, fdr: float = 0.05, title: str = "") 
     figure.update_yaxes(autorange="reversed")
     figure.update_xaxes(title_text="decoder block", dtick=max(1, round(len(blocks) / 12)))
     figure.update_layout(
-        title=title or f"Patching, {len(grid.pairs)} pairs; greyed: does not survive FDR {fdr:g}",
+        title=title or f"Patching, {len(grid.pairs)} pairs; greyed: does not survive at {level:g}",
         template="plotly_white",
         height=220 + 24 * len(positions),
         updatemenus=[{"buttons": buttons, "x": 1.0, "y": 1.2, "xanchor": "right"}] if len(grid.sites) > 1 else [],

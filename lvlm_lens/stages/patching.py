@@ -74,7 +74,9 @@ def patch_stage(
             "effect": float(strongest["effect"]),
             "low": float(strongest["low"]),
             "high": float(strongest["high"]),
-            "q_value": float(strongest["q_value"]),
+            "p_adjusted": float(strongest["p_adjusted"]),
+            "unit": str(strongest["unit"]),
+            "beaten": str(strongest["beaten"]),
         }  # fmt: skip
     return {
         "done": True,
@@ -86,7 +88,7 @@ def patch_stage(
         "verification": dict(grid.verification),
         "cells": int(table.shape[0]),
         "cells_surviving": int(table["survives"].sum()),
-        "dropped_pairs": int(table.attrs["dropped_pairs"]),
+        "attainable": table.attrs["attainable"],
         "strongest": best,
         "cells_table": table.to_dict(orient="records"),
     }, grid
