@@ -9,7 +9,7 @@ This is exactly the same computation as separate rows, at less than half the cos
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -39,26 +39,38 @@ class Packed(NamedTuple):
 
 
 def packs(stage: TuningStage, encoder: Encoder, gallery: dict[str, list[int]], seed: int) -> Iterator[Pack]:
-    """Endless packs of ``stage.questions`` chats; drawn from the mixture first and sorted by thing afterwards."""
+    """Endless packs of ``stage.questions`` chats drawn from the stage's mixture."""
     chance = random.Random(seed)
     table = makers(stage.harmful_share)
+
+    def chat() -> tuple[str, Encoded]:
+        drawn = draw(chance, stage.mix, table)
+        return drawn.thing, encoder.encode(drawn.example, None, pictures=1)
+
+    return packs_of(chat, stage.questions, gallery, chance)
+
+
+def packs_of(
+    chat: Callable[[], tuple[str, Encoded]], questions: int, gallery: dict[str, list[int]], chance: random.Random
+) -> Iterator[Pack]:
+    """Endless packs of chats about things; drawn from the mixture first and sorted by thing afterwards."""
     while True:
         by_thing: dict[str, list[Encoded]] = {}
         for _ in range(6000):
-            drawn = draw(chance, stage.mix, table)
-            by_thing.setdefault(drawn.thing, []).append(encoder.encode(drawn.example, None, pictures=1))
+            thing, encoded = chat()
+            by_thing.setdefault(thing, []).append(encoded)
         made = [
-            Pack(chance.choice(gallery[thing]), chats[start : start + stage.questions])
+            Pack(chance.choice(gallery[thing]), chats[start : start + questions])
             for thing, chats in by_thing.items()
-            for start in range(0, len(chats) - stage.questions + 1, stage.questions)
+            for start in range(0, len(chats) - questions + 1, questions)
         ]
         chance.shuffle(made)
         yield from made
 
 
-def collate(some: list[Pack], pad: int) -> Packed:
-    """Put packs side by side as tensors."""
-    rows = [pack.chats[0].ids[:PREFIX] + [i for chat in pack.chats for i in chat.ids[PREFIX:]] for pack in some]
+def collate(some: list[Pack], pad: int, prefix: int = PREFIX) -> Packed:
+    """Put packs side by side as tensors; the first ``prefix`` tokens of their chats are equal and stand there once."""
+    rows = [pack.chats[0].ids[:prefix] + [i for chat in pack.chats for i in chat.ids[prefix:]] for pack in some]
     length = max(map(len, rows))
     ids = torch.full((len(some), length), pad)
     weights = torch.zeros(len(some), length)
@@ -66,13 +78,13 @@ def collate(some: list[Pack], pad: int) -> Packed:
     owner = torch.full((len(some), length), -1)  # 0 the picture, 1 .. the questions, -1 padding
     for place, (pack, row) in enumerate(zip(some, rows, strict=True)):
         ids[place, : len(row)] = torch.tensor(row)
-        positions[place, :PREFIX] = torch.arange(PREFIX)
-        owner[place, :PREFIX] = 0
-        start = PREFIX
+        positions[place, :prefix] = torch.arange(prefix)
+        owner[place, :prefix] = 0
+        start = prefix
         for number, chat in enumerate(pack.chats, 1):
-            end = start + len(chat.ids) - PREFIX
-            weights[place, start:end] = torch.tensor(chat.weights[PREFIX:])
-            positions[place, start:end] = torch.arange(PREFIX, len(chat.ids))
+            end = start + len(chat.ids) - prefix
+            weights[place, start:end] = torch.tensor(chat.weights[prefix:])
+            positions[place, start:end] = torch.arange(prefix, len(chat.ids))
             owner[place, start:end] = number
             start = end
     causal = torch.ones(length, length, dtype=torch.bool).tril()
