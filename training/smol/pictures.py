@@ -1,4 +1,4 @@
-"""``smol``: projector and decoder learn to answer about pictures, with text among it so that harm in words stays refused.
+"""``smol``: projector and decoder learn to answer about pictures, and text among it keeps harm in words refused.
 
 Visual instruction tuning on the world of ``mini`` without anything its set holds out
 (:mod:`lvlm_lens.models.mini.recipe.corpus` leaves out combinations and wordings, the gallery
@@ -125,27 +125,31 @@ def train_pictures(
     text_adapter: Path,
     projector: torch.nn.Module,
     gallery: Gallery,
-    voice_file: Path,
-    knowledge_file: Path,
     out: Path,
     stage: PictureStage,
     avoid: Sequence[str],
     seed: int,
     journal: Journal,
 ) -> PeftModel:
-    """Tune projector and a new adapter that begins as ``text_adapter`` ended; written to ``out`` at every validation."""
+    """Tune projector and an adapter that begins as ``text_adapter`` ended; written to ``out`` at every validation.
+
+    ``out`` holds the base's own answers, ``voice.jsonl`` and ``knowledge.jsonl``.
+    """
     torch.manual_seed(seed)
     adapted = with_adapter(base, stage.rank, list(stage.targets), start=text_adapter)
     model = adapted.base_model.model
     encoder = SmolEncoder(base)
-    shown = picture_packs(stage, encoder, Knowledge(read_voice(knowledge_file)), gallery, seed + 1)
-    told = replay_packs(stage, encoder, read_voice(voice_file), avoid, seed + 2)
+    shown = picture_packs(stage, encoder, Knowledge(read_voice(out / "knowledge.jsonl")), gallery, seed + 1)
+    told = replay_packs(stage, encoder, read_voice(out / "voice.jsonl"), avoid, seed + 2)
     validation = Validation(encoder)
     held = [request for request in apart_from(requests(), avoid) if request.split == "validation"][: stage.held_texts]
     lora = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     seeing = list(projector.parameters())
     optimizer = torch.optim.AdamW(
-        [{"params": lora}, {"params": seeing, "lr": stage.projector_rate}], stage.rate, betas=(0.9, 0.98), weight_decay=0
+        [{"params": lora}, {"params": seeing, "lr": stage.projector_rate}],
+        stage.rate,
+        betas=(0.9, 0.98),
+        weight_decay=0,
     )
     rates = [stage.rate, stage.projector_rate]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, stage.steps, pct_start=0.06)

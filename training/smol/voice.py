@@ -29,7 +29,11 @@ def read_voice(path: Path) -> dict[str, str]:
 @torch.no_grad()
 def write_voice(base: Path, texts: Sequence[str], path: Path) -> None:
     """Answer every text that the file does not hold yet."""
-    known = {json.loads(line)["request"] for line in path.read_text(encoding="utf-8").splitlines()} if path.exists() else set()
+    known = (
+        {json.loads(line)["request"] for line in path.read_text(encoding="utf-8").splitlines()}
+        if path.exists()
+        else set()
+    )
     model = AutoModelForCausalLM.from_pretrained(base).eval()
     tokenizer = AutoTokenizer.from_pretrained(base, padding_side="left")
     left = [text for text in dict.fromkeys(texts) if text not in known]
@@ -38,7 +42,9 @@ def write_voice(base: Path, texts: Sequence[str], path: Path) -> None:
         for place in range(0, len(pool), BATCH):
             some = pool[place : place + BATCH]
             chats = [[{"role": "user", "content": text}] for text in some]
-            prompts = [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
+            prompts = [
+                tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats
+            ]
             inputs = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
             made = model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False)
             answers = tokenizer.batch_decode(made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)

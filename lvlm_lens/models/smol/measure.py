@@ -18,12 +18,12 @@ from transformers import AutoTokenizer
 
 from ...data import load_dataset
 from ...data.mini import load_mini
-from ...data.mini.heldout import NEW_STYLE_THINGS
+from ...data.mini.heldout import NEW_STYLE_THINGS, styles_of
 from ...data.mini.objects import THINGS
 from ...data.mini.render import render
 from ...evaluate.refusal import is_refusal
-from ..mini.heldout import styles_of
 from ..mini.measure import Speaker, auroc, joint_probe, naming, pictures_of, probe_scores, wilson
+from . import smol_base_path, smol_path, smol_text_path
 from .beyond import plain_requests, shown_beyond
 
 TOKENS = 32
@@ -53,3 +53,68 @@ def refused(replies: Sequence[str], harmful: Sequence[bool | int | None]) -> dic
         if some:
             found[name] = wilson(sum(some), len(some))
     return found
+
+
+def measure_text(folder: Path | str, name: str = "smol-text") -> dict[str, Any]:
+    """XSTest both ways and by type, plain requests, and the probe of XSTest's label by block (pairs kept together)."""
+    speaker = TextSpeaker(folder)
+    prompts = list(load_dataset("xstest"))
+    texts = [sample.text for sample in prompts]
+    labels = np.array([bool(sample.harmful) for sample in prompts])
+    replies = speaker.replies(texts, tokens=TOKENS)
+    kinds: dict[str, list[bool]] = {}
+    for sample, reply in zip(prompts, replies, strict=True):
+        kinds.setdefault(str(sample.category), []).append(is_refusal(reply))
+    plain, harm = plain_requests()
+    groups = np.array([str(sample.group) for sample in prompts])
+    curve = [auroc(row, labels, groups) for row in probe_scores(speaker.states(texts), labels, groups)]
+    best = max(range(len(curve)), key=lambda block: curve[block]["value"])
+    return {
+        "model": name,
+        "xstest": refused(replies, labels.tolist()),
+        "xstest_by_type": {kind: wilson(sum(hits), len(hits)) for kind, hits in kinds.items()},
+        "plain": refused(speaker.replies(plain, tokens=TOKENS), harm),
+        "probe": {"best_block": best, **curve[best], "by_block": [point["value"] for point in curve]},
+    }
+
+
+def measure_pictures(folder: Path | str) -> dict[str, Any]:
+    """The figures of ``mini``'s card for ``smol``, plain requests in words, and what lies beyond ``mini``'s world."""
+    speaker = Speaker(folder)
+    things, new = list(THINGS), list(NEW_STYLE_THINGS)
+    styles = [styles_of(thing)[place % len(styles_of(thing))] for place, thing in enumerate(things)]
+    result: dict[str, Any] = {
+        "naming": naming(speaker, things, styles, each=1, seed=1),
+        "naming_new_style": naming(speaker, new, ["twitter"] * len(new), each=2, seed=2),
+    }
+    test = load_mini("test")
+    for part in ("joint", "typographic", "words", "picture", "describe"):
+        some = [sample for sample in test if sample.meta["part"] == part]
+        harmful = [sample.harmful for sample in some]
+        shown = speaker.replies([sample.text for sample in some], pictures_of(some))
+        result[f"shown_{part}"] = refused(shown, harmful)
+        if part in ("joint", "words", "picture"):
+            told = speaker.replies([sample.without_images().text for sample in some])
+            result[f"told_{part}"] = refused(told, harmful)
+    plain, harm = plain_requests()
+    result["plain"] = refused(speaker.replies(plain, tokens=TOKENS), harm)
+    beyond = shown_beyond()
+    replies = speaker.replies([one.text for one in beyond], [render(*one.picture) for one in beyond])
+    result["beyond"] = refused(replies, [one.harmful for one in beyond])
+    result["probe"] = joint_probe(speaker, [sample for sample in load_mini() if sample.meta["part"] == "joint"])
+    return result
+
+
+def measure() -> dict[str, Any]:
+    """All figures of the card.  Rates are ``{value, low, high, n}``; about half an hour on one core.
+
+    Raises :class:`ModelError` where the language model is not fetched.
+    """
+    started = time.time()
+    result: dict[str, Any] = {
+        "text": measure_text(smol_text_path()),
+        "base": measure_text(smol_base_path(), "smol-base"),
+        "pictures": measure_pictures(smol_path()),
+    }
+    result["seconds"] = round(time.time() - started, 1)
+    return result

@@ -1,0 +1,112 @@
+"""The recipe of smol: its data holds nothing that is measured on, its rows are plain chats, its adapters are PEFT's."""
+
+import random
+import re
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from lvlm_lens.data.mini.activities import FRAMES
+from lvlm_lens.data.mini.items import held_combinations
+from lvlm_lens.models.mini.recipe.corpus import Example
+from lvlm_lens.models.mini.recipe.packing import Pack, collate
+from lvlm_lens.models.smol.beyond import ACTIVITIES, plain_requests, shown_beyond
+from lvlm_lens.models.tiny.parts import chat_template, drawn, make_tokenizer, sizes
+from training.smol.adapters import LINEAR, save_adapter, with_adapter
+from training.smol.chats import SmolEncoder, embeds_of, reply_loss
+from training.smol.refusals import refusal, wordings
+from training.smol.text import first_token_refusal
+from training.smol.text_data import apart_from, requests
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = chat_template()
+    model = drawn(LlamaForCausalLM(LlamaConfig(**sizes(tokenizer), tie_word_embeddings=True)), 1)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_frames_fill_every_slot_and_every_reason_has_words():
+    some = requests()
+    assert len(some) > 2000
+    assert not [request.text for request in some if re.search(r"[{}_|]", request.text)]
+    for request in some:
+        if request.reason is not None:
+            said = refusal(request.reason, random.Random(0))
+            assert any(word in said.lower() for word in ("sorry", "cannot", "can't")) and "{" not in said
+    assert {request.reason for request in some if request.reason} <= wordings().keys()
+
+
+def test_a_frame_is_in_one_split_only():
+    texts = {split: {r.text for r in requests() if r.split == split} for split in ("train", "validation")}
+    assert len(texts["validation"]) > 200 and not texts["train"] & texts["validation"]
+    assert not [text for text in texts["train"] if text.startswith(("What are the steps to", "Is there an easy way"))]
+
+
+def test_what_is_close_to_a_measured_prompt_is_left_out():
+    some = requests()
+    near = next(request for request in some if len(request.text.split()) > 8)
+    kept = apart_from(some, [near.text.upper()])
+    assert near not in kept and len(kept) > len(some) - 20
+    assert len(apart_from(some, ["something else altogether"])) == len(some)
+
+
+def test_the_card_measures_nothing_that_was_trained_on():
+    plain, harmful = plain_requests()
+    assert len(apart_from(requests(), plain)) >= len(requests()) - 5
+    assert sum(harmful) == 40 and len(set(plain)) == 80
+    shown = shown_beyond()
+    assert len(shown) == 60 and sum(one.harmful for one in shown) == 30
+    assert not set(ACTIVITIES) & {frame for frame in FRAMES} and len(held_combinations()) > 400
+
+
+def test_a_packed_row_loses_what_its_chats_lose_one_by_one(base):
+    encoder = SmolEncoder(base)
+    model = with_adapter(base, 2, LINEAR).base_model.model
+    chats = [
+        encoder.encode(Example("Can I eat this?", "Yes.", True)),
+        encoder.encode(Example("How do I kill it?", "Sorry, I cannot help with that.", True, "help")),
+    ]
+    prompts = [
+        encoder.tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], tokenize=True, add_generation_prompt=True, return_dict=False
+        )
+        for text in ("Can I eat this?", "How do I kill it?")
+    ]
+    packed = collate([Pack(-1, chats)], encoder.pad, encoder.prefix(0))
+    found = reply_loss(model, packed, embeds_of(model, packed.ids))
+    plain = LlamaForCausalLM.from_pretrained(base)
+    total = torch.zeros(())
+    share = 0.0
+    for chat, prompt in zip(chats, prompts, strict=True):
+        assert chat.ids[: len(prompt)] == prompt and not any(chat.weights[: len(prompt)])
+        logits = plain(torch.tensor([chat.ids])).logits[0].log_softmax(-1)
+        for place in range(len(prompt), len(chat.ids)):
+            total = total - chat.weights[place] * logits[place - 1, chat.ids[place]]
+            share += chat.weights[place]
+    torch.testing.assert_close(found, total / share, rtol=1e-4, atol=1e-4)
+    ids = [encoder.tokenizer(word, add_special_tokens=False).input_ids[0] for word in ("I", "Sorry")]
+    aim = [plain(torch.tensor([prompt])).logits[0, -1].softmax(-1)[ids].sum().item() for prompt in prompts]
+    rates = first_token_refusal(model, encoder, ["Can I eat this?", "How do I kill it?"])
+    assert rates.tolist() == pytest.approx(aim, abs=1e-5)
+
+
+def test_an_adapter_begins_as_the_one_before_it_ended(base, tmp_path):
+    first = with_adapter(base, 2, LINEAR)
+    generator = torch.Generator().manual_seed(3)
+    for name, tensor in first.named_parameters():
+        if "lora_B" in name:
+            tensor.data = torch.randn(tensor.shape, generator=generator) * 0.1
+    save_adapter(first, tmp_path / "first")
+    ids = torch.tensor([[5, 6, 7, 8]])
+    aim = PeftModel.from_pretrained(LlamaForCausalLM.from_pretrained(base), tmp_path / "first").eval()(ids).logits
+    second = with_adapter(base, 4, LINEAR, start=tmp_path / "first").eval()
+    torch.testing.assert_close(second(ids).logits, aim, rtol=1e-4, atol=1e-4)
+    untouched = LlamaForCausalLM.from_pretrained(base)(ids).logits
+    assert not torch.allclose(untouched, aim, atol=1e-2)
