@@ -8,8 +8,7 @@ import torch
 from peft import PeftModel
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lvlm_lens.data.mini.activities import FRAMES
-from lvlm_lens.data.mini.items import held_combinations
+from lvlm_lens.data.mini.activities import ACTIVITIES as MINI
 from lvlm_lens.models.mini.recipe.corpus import Example
 from lvlm_lens.models.mini.recipe.packing import Pack, collate
 from lvlm_lens.models.smol.beyond import ACTIVITIES, plain_requests, shown_beyond
@@ -59,11 +58,12 @@ def test_what_is_close_to_a_measured_prompt_is_left_out():
 
 def test_the_card_measures_nothing_that_was_trained_on():
     plain, harmful = plain_requests()
-    assert len(apart_from(requests(), plain)) >= len(requests()) - 5
+    assert len(apart_from(requests(), plain)) == len(requests())
     assert sum(harmful) == 40 and len(set(plain)) == 80
     shown = shown_beyond()
     assert len(shown) == 60 and sum(one.harmful for one in shown) == 30
-    assert not set(ACTIVITIES) & {frame for frame in FRAMES} and len(held_combinations()) > 400
+    asked = {phrase for activity in MINI.values() for phrase in activity.phrases}
+    assert not [text for text in ACTIVITIES if any(phrase in text for phrase in asked)]
 
 
 def test_a_packed_row_loses_what_its_chats_lose_one_by_one(base):
