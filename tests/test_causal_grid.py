@@ -62,7 +62,7 @@ def test_resumed_grid_equals_full_grid() -> None:
     assert np.array_equal(np.isnan(fast.values), np.isnan(plain.values))
     assert np.nanmax(np.abs(fast.values - plain.values)) < 1e-5
     assert np.nanmax(np.abs(fast.null - plain.null)) < 1e-5
-    assert fast.verification["cells"] == 4 and 0 <= fast.verification["max_abs_diff"] < 1e-5
+    assert fast.verification["told_from_noise"] >= 4 and 0 <= fast.verification["max_abs_diff"] < 1e-5
     # the last token of the last block carries everything that the metric sees
     effects = fast.normalized(min_gap=0.0).values
     assert np.allclose(effects[:, 0, -1, -1], 1.0, atol=1e-4)

@@ -44,9 +44,9 @@ def test_a_saved_model_loads_checked_and_gives_the_same_logits(folders, family):
 
 
 def test_weights_of_more_than_2_to_the_24_values_have_a_hash(monkeypatch):
-    from lvlm_lens.models import lvlm
+    from lvlm_lens.models import weights
 
-    monkeypatch.setattr(lvlm, "_FULL_HASH_BYTES", 2**20)
+    monkeypatch.setattr(weights, "FULL_HASH_BYTES", 2**20)
     model, tokenizer = tiny_model("llama")
     large = torch.nn.Embedding(2**18 + 1, 64)  # the last index, 2^24 + 63, is no float32 number
     model.extra = large

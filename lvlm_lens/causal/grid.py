@@ -21,6 +21,9 @@ from ..errors import RunFolderError
 from ..stats.groups import bootstrap_mean, bootstrap_ratio
 from ..stats.maxt import attainable, max_t
 
+TOLD = 4.0
+"""A change must be so many times the noise (the same forward in another batch shape) to be told from it."""
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -76,7 +79,8 @@ class PatchGrid:
         pairs: ``(clean id, corrupted id)``; groups: of the pairs.
         window: number of blocks patched together; metric: its name.
         engine: ``resumed`` (only what a cell can change was computed) or ``full``; reason: why.
-        verification: cells compared with plain forwards, the largest difference of logits, the tolerance.
+        verification: cells compared with plain forwards, the largest difference of logits, the smallest that was
+            allowed, the noise and the smallest effect it was held against (:mod:`~lvlm_lens.causal.verification`).
         meta: settings, model and seeds.
         nulls: the kind of each draw of ``null`` (:mod:`~lvlm_lens.causal.nulls`).
     """
@@ -151,7 +155,7 @@ class PatchGrid:
         Tests are one-sided sign flips of groups, adjusted over the whole grid by step-down max-T: ``p_zero`` that the
         effect is above 0, ``p_random`` ... that it is larger in size than each null.  ``p_adjusted`` is the largest of
         these, ``beaten`` names the nulls that were beaten at ``level``, and a cell ``survives`` that is above 0 and
-        beats every null that was run.
+        beats every null that was run.  ``above_noise``: see :meth:`above_noise`.
         """
         import pandas as pd
 
@@ -185,6 +189,8 @@ class PatchGrid:
             beats = {name: found[name].adjusted <= level for name in nulls}
             frame["survives"] = frame["p_adjusted"].to_numpy() <= level
         frame["beaten"] = [", ".join(name for name in nulls if beats[name][at]) for at in range(len(cells))]
+        above = self.above_noise()
+        frame["above_noise"] = None if above is None else above.reshape(-1)
         frame.attrs.update(
             level=level, gap=gap.value, gap_low=gap.low, gap_high=gap.high,
             attainable=attainable(self.groups, len(cells), level, one_sided=True),
@@ -198,6 +204,20 @@ class PatchGrid:
         sizes = np.stack([np.abs(self._toward_donor(draw)) for draw in self.null])
         kinds = np.asarray(self.nulls)
         return {name: sizes[kinds == name].mean(0) for name in dict.fromkeys(self.nulls)}
+
+    def above_noise(self) -> np.ndarray | None:
+        """Bool ``[direction, site, block, position]``: cells that change the metric by more than rounding does.
+
+        Mean ``|patched - unpatched|`` over pairs against :data:`TOLD` times the noise: what the metric of one and the
+        same plain forward does in another batch shape.  ``None`` where no cell was compared with plain forwards.
+        """
+        noise = self.verification.get("metric_noise")
+        if noise is None:
+            return None
+        moved = np.abs(self._toward_donor(self.values))
+        count = np.isfinite(moved).sum(-1)
+        mean = np.divide(np.nansum(moved, -1), count, out=np.zeros(count.shape), where=count > 0)
+        return mean > TOLD * noise
 
     def survives(self, level: float = 0.05, **options: Any) -> np.ndarray:
         """Bool ``[direction, site, block, position]``: cells whose effect is above 0 and beats every null."""

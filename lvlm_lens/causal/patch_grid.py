@@ -30,11 +30,11 @@ from .grid import GridFolder, PatchGrid, _empty
 from .inherit import Inheritance
 from .metrics import LogitsFunction, Metric, make_metric, numbers
 from .nulls import NULLS, donors_of, null_kinds, pool_of
+from .verification import joined
+from .verification import verify as compare_cells
 
 Progress = Callable[[int, int], None]
 """Called with (pairs done, pairs in all)."""
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-"""Largest difference of logits from a plain forward, as a share of the largest logit (at least 1)."""
 _BATCH_BYTES = 2**30
 _COMPANY = 4
 """Fewest pairs of a batch by default where nulls are taken from the other pairs."""
@@ -110,7 +110,8 @@ def patch_grid(
         window: blocks patched together; the block axis names the first of them.
         heads: ``each`` patches heads of z, q, k, v one by one; their site is then named ``z.h3``.
         exact: ``auto`` resumes where that is exact and runs in full elsewhere; ``full`` always runs plain forwards.
-        verify: number of cells that are compared with plain forwards in this call.
+        verify: number of cells that are compared with plain forwards in this call, and whose effect stands out from
+            the noise of such forwards (:mod:`~lvlm_lens.causal.verification`).
         null: draws a cell of each null (0: none).
         nulls: what each cell is held against (:mod:`~lvlm_lens.causal.nulls`); donors and covariance are taken from
             the pairs of one batch.
@@ -316,8 +317,12 @@ def _run(plan: _Plan, pairs: Sequence[Pair], which: Sequence[int], verify: int) 
         jobs.append((recipient, where, cells))
         if reason is None and verify:
             share = min(-(-verify // len(plan.directions)), verify - checked["cells"])
-            checked = _join(checked, _verify(plan, recordings[recipient], encoded[recipient], cells, share))
-    if checked["cells"] and checked["max_abs_diff"] > checked["tolerance"]:
+            rec = recordings[recipient]
+            found = compare_cells(
+                model, rec, encoded[recipient], cells, share, plan.metric, plan.max_tokens, plan.seed
+            )
+            checked = checked if found is None else joined(checked, found.to_dict())
+    if checked["cells"] and checked["wrong"]:
         reason = f"a resumed cell differed by {checked['max_abs_diff']:.2e} from a plain forward"
     for number, (recipient, where, cells) in enumerate(jobs):
         if reason is None:
@@ -440,39 +445,3 @@ def _cells(
 def _draws(plan: _Plan) -> range:
     """Numbers of the null draws; the patch itself is number 0."""
     return range(1, 1 + len(plan.kinds))
-
-
-def _verify(plan: _Plan, rec: Recording, encoded: Encoded, cells: Sequence[Cell], count: int) -> dict[str, Any]:
-    """Compare some cells, drawn at random and from different rows where there are enough, with plain forwards."""
-    rng = np.random.default_rng(plan.seed)
-    order = rng.permutation(len(cells))
-    by_row: dict[int, list[int]] = {}
-    for n in order:
-        by_row.setdefault(cells[n].row, []).append(int(n))
-    turns = [own[k] for k in range(len(cells)) for own in by_row.values() if k < len(own)] if count else []
-    chosen = [cells[n] for n in turns[:count]]
-    if not chosen:
-        return {"cells": 0, "max_abs_diff": 0.0, "tolerance": 0.0}
-    fast = torch.zeros(len(chosen), plan.model.anatomy.vocab_size, device=plan.model.device)
-    for some, logits in resume(plan.model, rec, chosen, plan.max_tokens):
-        fast[some] = logits.to(fast.device)
-    plain = full(plan.model, encoded, chosen)
-    difference = float((fast - plain.to(fast.device)).abs().max())
-    scale = max(1.0, float(plain.abs().max()))
-    return {
-        "cells": len(chosen),
-        "max_abs_diff": difference,
-        "tolerance": TOLERANCE.get(plan.model.dtype, 1e-4) * scale,
-        "dtype": str(plan.model.dtype).removeprefix("torch."),
-    }
-
-
-def _join(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
-    if not a["cells"]:
-        return b
-    return {
-        **a,
-        "cells": a["cells"] + b["cells"],
-        "max_abs_diff": max(a["max_abs_diff"], b["max_abs_diff"]),
-        "tolerance": min(a["tolerance"], b["tolerance"]),
-    }

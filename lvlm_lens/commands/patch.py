@@ -95,6 +95,7 @@ def run(options: argparse.Namespace) -> int:
         "verification": dict(grid.verification),
         "cells": len(table),
         "surviving": int(table["survives"].sum()),
+        "above_noise": None if grid.above_noise() is None else int(table["above_noise"].sum()),
         "attainable": table.attrs["attainable"],
         "strongest": json.loads(table.sort_values("effect", ascending=False).head(10).to_json(orient="records")),
     }
@@ -105,4 +106,11 @@ def run(options: argparse.Namespace) -> int:
         print(f"{grid!r}\n{counted} (family-wise error {options.level:g} over the grid)")
         shown = ["direction", "site", "block", "position", "effect", "low", "high", "unit", "p_adjusted", "beaten"]
         print(table.sort_values("effect", ascending=False).head(10)[shown].to_string(index=False))
+        if found["above_noise"] is not None and found["above_noise"] < found["cells"]:
+            print(
+                f"{found['cells'] - found['above_noise']} cells change the metric by no more than rounding "
+                f"({grid.verification['metric_noise']:.1e}); above_noise in cells.csv names them"
+            )
+        if "note" in grid.verification:
+            print(f"Note: {grid.verification['note']}")
     return 0
