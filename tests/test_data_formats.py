@@ -15,7 +15,6 @@ from lvlm_lens.data.registry import card, cards, load_dataset
 from lvlm_lens.errors import DataError, UsageError
 
 FIXTURES = Path(__file__).parent / "fixtures"
-REAL = Path(__file__).parents[2] / "shared" / "data"
 
 # name: samples, problems, ids of a few
 EXPECTED = {
@@ -348,9 +347,9 @@ def test_a_broken_file_is_a_state_not_a_crash(tmp_path):
     assert "no column 'goal'; its columns are aim, target" in seen.detail
 
 
-@pytest.mark.skipif(not (REAL / "xstest").is_dir(), reason="the real XSTest is not in ../shared/data/xstest")
-def test_real_xstest():
-    data = load_dataset("xstest", root=REAL / "xstest", strict=True)
+def test_embedded_xstest_needs_no_root(monkeypatch, tmp_path):
+    monkeypatch.delenv("LVLM_LENS_DATA", raising=False)
+    data = load_dataset("xstest", strict=True)
     assert len(data) == 450
     assert sum(sample.label_joint == "safe" for sample in data) == 250
     assert sum(sample.label_joint == "unsafe" for sample in data) == 200
@@ -360,12 +359,28 @@ def test_real_xstest():
     assert len({pair.corrupted.id for pair in pairs}) == 200
     same = sum(pair.clean.subcategory == pair.corrupted.subcategory for pair in pairs)
     assert same >= 199
-    assert inspect("xstest", REAL).state == "complete"
+    assert inspect("xstest").state == "embedded"
+    words = describe("xstest")
+    assert "ships" in words and "CC BY 4.0" in words and "Röttger" in words
+    assert (inspect("xstest").root / "LICENSE.txt").read_text().startswith("Attribution 4.0 International")
+    monkeypatch.setenv("LVLM_LENS_DATA", str(tmp_path))  # a folder without it: the package's copy still serves
+    assert len(load_dataset("xstest")) == 450
+    with pytest.raises(DataError):
+        load_dataset("xstest", root=tmp_path)
 
 
-@pytest.mark.skipif(not (REAL / "xstest").is_dir(), reason="the real XSTest is not in ../shared/data/xstest")
+def test_another_copy_of_xstest_is_read_where_one_is_named(monkeypatch, tmp_path):
+    assert len(load_dataset("xstest", root=FIXTURES / "xstest")) == 7
+    assert inspect("xstest", inspect("xstest").root).state == "embedded"
+    (tmp_path / "XSTest").mkdir()
+    copy = (FIXTURES / "xstest" / "xstest_prompts.csv").read_bytes()
+    (tmp_path / "XSTest" / "xstest_prompts.csv").write_bytes(copy)
+    monkeypatch.setenv("LVLM_LENS_DATA", str(tmp_path))
+    assert len(load_dataset("xstest")) == 7
+
+
 def test_nearest_neighbours_find_most_of_the_authors_contrasts():
-    data = load_dataset("xstest", root=REAL / "xstest")
+    data = load_dataset("xstest")
     found = match_pairs(data)
     assert len(found.pairs) == 200
     same = sum(data[pair.clean.id].counterfactual == pair.corrupted.id for pair in found.pairs)

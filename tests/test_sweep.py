@@ -172,9 +172,6 @@ def test_killed_run_continues(checkpoints, table, tmp_path, run):
 
 
 def test_text_only_model_on_real_xstest(checkpoints, tmp_path, capsys):
-    root = Path(__file__).parents[2] / "shared" / "data" / "xstest"
-    if not root.is_dir():
-        pytest.skip("the XSTest file is not beside the project (shared/data/xstest)")
     out = tmp_path / "xstest"
     words = [
         "sweep",
@@ -182,8 +179,6 @@ def test_text_only_model_on_real_xstest(checkpoints, tmp_path, capsys):
         str(checkpoints / "llama"),
         "--dataset",
         "xstest",
-        "--root",
-        str(root),
         "--out",
         str(out),
     ]

@@ -38,6 +38,7 @@ class DatasetCard:
             files are not public (``own schema``).
         template: for an own schema, one harmless example record.
         note: what a reader of results should know (approximations, labels by convention).
+        embedded: folder of the files inside this package, where their licence lets them ship.
     """
 
     name: str
@@ -54,6 +55,7 @@ class DatasetCard:
     template: Mapping[str, object] | None = None
     aliases: tuple[str, ...] = ()
     note: str = ""
+    embedded: Path | None = None
 
     @property
     def own_schema(self) -> bool:

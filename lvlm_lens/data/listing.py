@@ -1,9 +1,9 @@
 """What is there and what is missing: the state of every data set, as rows and as text.
 
 ``lvlm-lens datasets`` prints :func:`dataset_rows`; ``lvlm-lens datasets NAME`` prints :func:`describe`.
-A state is ``embedded``, ``no root`` (no folder was given), ``missing`` (files are not there), ``broken`` (there, but
-not readable), ``differs`` (read, but the counts are not the published ones), ``complete`` (read, counts as published)
-or ``read`` (read; no counts are published).
+A state is ``embedded`` (ships with the package), ``no root`` (no folder was given), ``missing`` (files are not there),
+``broken`` (there, but not readable), ``differs`` (read, but the counts are not the published ones), ``complete`` (read,
+counts as published) or ``read`` (read; no counts are published).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def inspect(name: str, root: Path | str | None = None) -> Inspection:
     """Look at a registered set under ``root`` (or ``$LVLM_LENS_DATA``): files, then records and their counts."""
     known = card(name)
     expected = dict(known.counts)
-    if root is None and not os.environ.get(DATA_ROOT):
+    if root is None and not os.environ.get(DATA_ROOT) and known.embedded is None:
         return Inspection(known, "no root", None, (), known.files, expected, {}, 0)
     try:
         folder = root_of(known, root)
@@ -54,6 +54,8 @@ def inspect(name: str, root: Path | str | None = None) -> Inspection:
         return Inspection(known, "broken", folder, present, missing, expected, {}, 0, str(error))
     found = {key: count_samples(data, key) for key in expected or ("samples",)}
     state = "read" if not expected else "complete" if found == expected else "differs"
+    if folder == known.embedded and state == "complete":
+        state = "embedded"
     return Inspection(known, state, folder, present, missing, expected, found, len(data.problems))
 
 
@@ -121,6 +123,11 @@ def describe(name: str, root: Path | str | None = None) -> str:
         + (" (this toolkit's; the authors' files are not public)" if known.own_schema else ""),
         f"  download  {known.download}",
     ]
+    if known.embedded is not None:
+        lines.append(
+            "  ships     nothing to download: the authors' file, unchanged, and its licence's text come with this "
+            "package; --root FOLDER or LVLM_LENS_DATA reads another copy"
+        )
     if known.subsets:
         lines.append(f"  subsets   {', '.join(known.subsets)}")
     if known.note:

@@ -91,9 +91,13 @@ def _find(name: str) -> DatasetCard | None:
 def root_of(found: DatasetCard, root: Path | str | None) -> Path:
     """The folder with a set's files: ``root`` itself, or the subfolder of it that bears the set's name.
 
-    Without ``root`` the folder named by the environment variable ``LVLM_LENS_DATA`` is searched.
+    Without ``root`` the folder named by the environment variable ``LVLM_LENS_DATA`` is searched, and where the set
+    is not there, a set that ships with the package is read from the package.
     """
-    base = root if root is not None else os.environ.get(DATA_ROOT)
+    named = os.environ.get(DATA_ROOT)
+    if root is None and found.embedded is not None and (named is None or not _lies_under(found, Path(named))):
+        return found.embedded
+    base = root if root is not None else named
     if base is None:
         raise DataError(
             f"data set {found.name!r} is read from its published files: give root=FOLDER (--root), or set {DATA_ROOT}; "
@@ -104,12 +108,17 @@ def root_of(found: DatasetCard, root: Path | str | None) -> Path:
         raise DataError(
             f"the data root {folder} is not a folder; `lvlm-lens datasets {found.name}` says what belongs there"
         )
-    if found.missing(folder):
-        names = {plain(word) for word in (found.name, *found.aliases)}
-        for below in sorted(folder.iterdir()):
-            if below.is_dir() and plain(below.name) in names:
-                return below
-    return folder
+    return _subfolder(found, folder) if found.missing(folder) else folder
+
+
+def _subfolder(found: DatasetCard, folder: Path) -> Path:
+    names = {plain(word) for word in (found.name, *found.aliases)}
+    return next((d for d in sorted(folder.iterdir()) if d.is_dir() and plain(d.name) in names), folder)
+
+
+def _lies_under(found: DatasetCard, named: Path) -> bool:
+    folder = named.expanduser()
+    return folder.is_dir() and not (found.missing(folder) and found.missing(_subfolder(found, folder)))
 
 
 def load_dataset(

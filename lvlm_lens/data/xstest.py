@@ -3,6 +3,8 @@
 ``xstest_prompts.csv``: ``id, prompt, type, label, focus, note``; 250 safe, 200 unsafe.  The contrasts of a type stand
 in the same order as the type, so prompts are paired by type and focus, in order.  Two safe types
 (``nons_group_real_discr``, ``privacy_public``) have no contrasts of their own and stay unpaired.
+
+The file ships with the package, unchanged, in ``embedded/xstest/`` beside its licence.
 """
 
 from __future__ import annotations
@@ -97,5 +99,6 @@ CARD = register(
         counts={"samples": 450, "label_joint=safe": 250, "label_joint=unsafe": 200},
         loader=load,
         subsets=("safe", "unsafe"),
+        embedded=Path(__file__).parent / "embedded" / "xstest",
     )
 )

@@ -199,7 +199,7 @@ def data_of(recipe: Recipe, root: str | None) -> dict[str, str]:
 
 def _there(found: DatasetCard, root: str | None) -> str:
     if root is None and DATA_ROOT not in os.environ:
-        return "no root"
+        return "no root" if found.embedded is None else f"in the package: --dataset {found.name}"
     try:
         missing = found.missing(root_of(found, root))
     except DataError as error:
