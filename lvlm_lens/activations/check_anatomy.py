@@ -3,8 +3,9 @@
 A table of dotted paths is a claim about code that others change.  The battery proves the claim on
 a model by comparing with plain Hugging Face forwards::
 
+    plain, with and without picture  ids, every resid_post, final norm and logits equal a forward of the plain model
+                                     on its processor's own, untouched output
     every hook fired once            each block site, once in a forward
-    residuals are HF's own           resid_post = hidden_states[l + 1], bit for bit; after the last block, normed
     blocks add up                    resid_pre + attn_out = resid_mid, resid_mid + mlp_out = resid_post
     lens of the last block           equals the logits
     image positions                  other pixels change block 0's input there and nowhere else
@@ -38,6 +39,7 @@ from ..models.lvlm import LVLM
 from ..models.tiny import TINY, tiny_model
 from .hooks import HookFunction, attached
 from .sites import BLOCK_SITES, Site, all_sites, tap
+from .untouched import untouched
 
 Edit = tuple[Site, HookFunction]
 _WORDS = ("Can my toddler play with this?", "Is it safe", "May I take  this on a plane, please?")
@@ -103,17 +105,24 @@ class _Battery:
         else:
             self.report.passed.append(name)
 
-    def same(self, ours: torch.Tensor, theirs: torch.Tensor, what: str, exact: bool = False) -> None:
-        """Ask for equality: bit for bit, or relative to the size of the values."""
+    def same(
+        self,
+        ours: torch.Tensor,
+        theirs: torch.Tensor,
+        what: str,
+        exact: bool = False,
+        share: float | None = None,
+        more: float = 0.0,
+    ) -> None:
+        """Ask for equality: bit for bit, or up to a share of the size of the values."""
         ours, theirs = ours.float(), theirs.float()
         assert ours.shape == theirs.shape, f"{what}: shapes {tuple(ours.shape)} and {tuple(theirs.shape)}"
         real = (ours.abs() < 1e30) & (theirs.abs() < 1e30)  # barred logits stand at the dtype's minimum
         assert bool(((ours == theirs) | real).all()), f"{what}: infinite or barred values differ"
         error = float((ours - theirs)[real].abs().max()) if bool(real.any()) else 0.0
         self.report.max_abs_error = max(self.report.max_abs_error, error)
-        limit = (
-            0.0 if exact else self.tolerance * max(1.0, float(theirs[real].abs().max()) if bool(real.any()) else 1.0)
-        )
+        largest = max(1.0, float(theirs[real].abs().max()) if bool(real.any()) else 1.0)
+        limit = 0.0 if exact else (self.tolerance if share is None else share) * largest + more
         assert error <= limit, f"{what}: differs by {error:.3g}, allowed {limit:.3g}"
 
     @torch.inference_mode()
@@ -156,38 +165,61 @@ class _Battery:
 
     # -- checks ------------------------------------------------------------------------------
 
+    @torch.inference_mode()
+    def plain(self, sample: Sample) -> None:
+        """Ids, residuals and logits of a row are those of a plain forward on the processor's untouched output."""
+        model = self.model
+        inputs = untouched(model, sample)
+        model.padding.forget()
+        theirs, again = (model.model(**inputs, output_hidden_states=True) for _ in range(2))
+        hidden = _hidden_states(theirs)
+        # cross-attention blocks are passed over where there is no picture
+        ran = [i for i, block in enumerate(model.anatomy.blocks) if sample.images or not hasattr(block, "cross_attn")]
+        assert hidden is not None and len(hidden) == len(ran) + 1, (
+            f"the model returns {len(hidden or ())} hidden states for {len(ran)} blocks, expected {len(ran) + 1}"
+        )
+        encoded = model.encode(sample, system="")
+        ids = encoded.inputs["input_ids"].tolist()
+        assert ids == inputs["input_ids"].tolist(), "the ids are not those of the processor's own call"
+        sites = [Site("embed"), *(Site("resid_post", block) for block in ran), Site("final_norm")]
+        store, ours = self.read(encoded, sites)
+        first = store[sites[0]][0]
+        if hidden[0].shape == first.shape and torch.allclose(hidden[0].float(), first.float(), atol=1e-3):
+            del sites[-2]  # after the last block HF's own are normed already
+        else:
+            del sites[0]  # Mamba's own begin after block 0, and the last is there both ways
+        for site, values in zip(sites, hidden, strict=True):
+            self.close(store[site][0], values, f"{site}")
+        self.close(ours.logits, theirs.logits, "logits", again.logits)
+
+    def close(self, ours: torch.Tensor, theirs: torch.Tensor, what: str, again: torch.Tensor | None = None) -> None:
+        """Ask for equality up to rounding, or to what the same plain forward differs by when it is run again."""
+        noise = float((again.float() - theirs.float()).abs().nan_to_num().max()) if again is not None else 0.0
+        share = min(64 * torch.finfo(theirs.dtype).eps, 2e-2)
+        self.same(ours, theirs, what, share=share, more=4 * noise)
+
     def residuals(self) -> None:
-        """Hooks fire once; residuals are HF's; the lens of the last block is the logits; blocks add up."""
+        """Hooks fire once; the lens of the last block is the logits; blocks add up."""
         model, n = self.model, self.model.n_blocks
-        try:
-            encoded = model.encode(self.samples[:1])
-        except LensError as error:
-            self.report.failed["encoding"] = str(error)[:300]
-            return
+        encoded = model.encode(self.samples[:1])
         names = [name for name in BLOCK_SITES if name != "pattern"]
         sites = [site for site in all_sites(model.anatomy) if site.name in (*names, "embed", "final_norm")]
         values: dict[Site, list[torch.Tensor]] = {}
         outputs: list[Any] = []
 
         def forward() -> None:
-            store, output = self.read(encoded, sites, output_hidden_states=True)
+            store, output = self.read(encoded, sites)
             values.update(store)
             outputs.append(output)
             twice = [str(site) for site, fired in store.items() if len(fired) != 1]
             assert not twice, f"fired more than once: {', '.join(twice[:4])}"
+            first = (store[Site("resid_pre", 0)][0], store[Site("embed")][0])
+            self.same(*first, "embed", exact=True)
 
         self.run("every hook fired once", forward)
         if not outputs:
             return
         at = {site: fired[0] for site, fired in values.items()}
-        hidden = _hidden_states(outputs[0])
-
-        def residual() -> None:
-            assert hidden is not None and len(hidden) == n + 1, "the model returned no hidden states"
-            for block in range(n - 1):
-                self.same(at[Site("resid_post", block)], hidden[block + 1], f"resid_post of block {block}", exact=True)
-            self.same(at[Site("final_norm")], hidden[n], "final norm of the last block", exact=True)
-            self.same(at[Site("resid_pre", 0)], at[Site("embed")], "embed", exact=True)
 
         def lens() -> None:
             with torch.inference_mode():
@@ -210,7 +242,6 @@ class _Battery:
                     total = at[Site("resid_pre", block)] + at[Site("attn_out", block)] + at[Site("mlp_out", block)]
                     self.same(total, at[Site("resid_post", block)], f"parallel block {block}")
 
-        self.run("residuals are HF's own", residual)
         self.run("lens of the last block", lens)
         self.run("blocks add up", sums)
 
@@ -383,7 +414,17 @@ def check_anatomy(model: LVLM, quick: bool = False) -> CheckReport:
         quick: only what a few short forwards of one row can show.
     """
     battery = _Battery(model)
-    battery.residuals()
+    sample = battery.samples[0]
+    try:
+        model.encode(sample)
+    except LensError as error:
+        battery.report.failed["encoding"] = str(error)[:300]
+    else:
+        if sample.images:
+            battery.run("plain, with a picture", lambda: battery.plain(sample))
+        if not (sample.images and "needs_image" in battery.flow):
+            battery.run("plain, without a picture", lambda: battery.plain(replace(sample, images=())))
+        battery.residuals()
     battery.run("a zero edit", battery.zero_edit)
     if model.takes_images:
         battery.run("image positions", battery.image_positions)

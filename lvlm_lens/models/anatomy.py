@@ -124,7 +124,7 @@ FAMILIES: dict[str, Family] = {
         _IDEFICS,
         replace(_IDEFICS, model_type="idefics3"),
         replace(_IDEFICS, model_type="smolvlm"),
-        replace(_LLAVA, model_type="paligemma", flow=frozenset({"prefix"})),
+        replace(_LLAVA, model_type="paligemma", flow=frozenset({"prefix", "needs_image"})),
         replace(_LLAVA, model_type="gemma3", flow=frozenset({"bidirectional_image", "sliding"}), **_FOUR_NORMS),
         replace(
             _LLAVA,

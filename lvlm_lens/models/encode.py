@@ -234,12 +234,13 @@ class Encoder:
             "add_special_tokens": not self._template_has_bos(prompts[0]),
         }
         grown: list[list[Growth]] = [[] for _ in prompts]
-        if self.processor is None or pictures is None:
+        if self.processor is None:
             made = self.tokenizer(prompts, **text_options)
+        elif pictures is None:  # the processor may say more of plain words than its tokenizer (kinds of tokens)
+            made = self.processor(text=prompts, **text_options)
         else:
             options = {**text_options, "return_text_replacement_offsets": True}
             made = self.processor(text=prompts, images=pictures, **options)
-            made.pop("labels", None)  # PaliGemma's own, for training
             reported = made.pop("text_replacement_offsets", None)
             for row, replacements in enumerate(reported or []):
                 grown[row] = [Growth(*replaced["span"], *replaced["new_span"]) for replaced in replacements]
@@ -255,7 +256,8 @@ class Encoder:
             words = self.processor.qformer_tokenizer(prompts, padding=True, padding_side="right", return_tensors="pt")
             made.update({f"qformer_{key}": words[key] for key in ("input_ids", "attention_mask")})
         offsets = made.pop("offset_mapping")
-        made.pop("token_type_ids", None) if self.processor is None else None
+        for name in ("labels", "text_replacement_offsets"):  # PaliGemma's own, for training; no input of a model
+            made.pop(name, None)
         return dict(made), list(offsets), grown
 
     def _template_has_bos(self, prompt: str) -> bool:

@@ -20,6 +20,7 @@ from ..errors import ImageLostError, UsageError
 from .anatomy import Anatomy, resolve
 from .encode import Encoded, Encoder
 from .loading import load_checkpoint
+from .padding import Padding
 from .weights import execution_device, weights_hash
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class LVLM:
         self.revision: str | None = None
         self.base: str | None = None  # what fetched weights were made of, where that varies
         self.warnings: tuple[str, ...] = ()
+        self.padding = Padding(self)
         self.encoder = Encoder(
             self.processor,
             self.tokenizer,
@@ -190,16 +192,30 @@ class LVLM:
         system: str | None = None,
         continuation: Sequence[str] | None = None,
     ) -> Encoded:
-        """Encode samples for this model, on its device.  See :class:`~lvlm_lens.models.encode.Encoder`."""
+        """Encode samples for this model, on its device.  See :class:`~lvlm_lens.models.encode.Encoder`.
+
+        Rows of unequal length are padded.  The first padded batch of a kind is preceded by a few short forwards that
+        show what keeps each row equal to the row alone; see :mod:`~lvlm_lens.models.padding`.
+
+        Raises :class:`ModelError` where this model's rows change under padding.
+        """
         batch = [samples] if isinstance(samples, Sample) else list(samples)
         encoded = self.encoder(batch, padding_side, system, continuation).to(self.device)
         for key, value in encoded.inputs.items():
             if isinstance(value, torch.Tensor) and value.is_floating_point():
                 encoded.inputs[key] = value.to(self.dtype)
+        self.padding.prove(encoded)
         return encoded
 
     def forward_inputs(self, encoded: Encoded) -> dict[str, Any]:
-        """Keyword arguments for the model's forward, checked: image tokens never go without pixels."""
+        """Keyword arguments for the model's forward: what the processor returned, and what is proven to change no row.
+
+        See :mod:`~lvlm_lens.models.padding`.
+
+        Raises:
+            ImageLostError: image tokens without pixels.
+            ModelError: a padded batch of a model whose rows change under padding.
+        """
         inputs = dict(encoded.inputs)
         token = self.anatomy.image_token_id
         if token is not None:
@@ -207,11 +223,7 @@ class LVLM:
             has_pixels = any(key.startswith(("pixel_values", "image_embeds", "mm_encoder")) for key in inputs)
             if has_tokens and not has_pixels:
                 raise ImageLostError("image tokens stand in the ids and no pixels were given to the model")
-        if "mrope" not in self.anatomy.family.flow and "position_ids" not in inputs:
-            # HF's plain forward counts positions from the left edge, padding included; real positions make
-            # a padded row equal to the row alone.
-            inputs["position_ids"] = (inputs["attention_mask"].cumsum(-1) - 1).clamp(min=0)
-        return inputs
+        return {**inputs, **self.padding.added(encoded)}
 
     def keep_last(self, length: int) -> int | torch.Tensor:
         """The ``logits_to_keep`` that asks for the last of ``length`` positions and leaves every block whole.

@@ -1,0 +1,195 @@
+"""What a padded batch needs so that each of its rows equals the row alone.  [own]
+
+A model is called with exactly what its processor returned.  A batch of rows of unequal length is padded, and there
+the plain forward of some families counts positions from the left edge, padding included; others compute positions
+from pictures and must not be given any.  So nothing is assumed: the first time that a model meets a padded batch of a
+kind (with or without pictures, padded left or right), two short rows are run alone and padded, and what is added
+to the processor's output is the first of these that is shown to change no row:
+
+    positions counted over attended tokens      exact also for absolute positions
+    nothing
+
+Where neither is right, padded batches of that kind are refused; one row at a time still runs.
+
+Rotary embeddings that stretch with the longest sequence of a batch (dynamic NTK, LongRoPE) give a short row the
+angles of a long one, so there rows of unequal length are refused as soon as one reaches beyond the trained length.
+Dynamic NTK in transformers also remembers the longest sequence it has seen; that memory is cleared before every
+forward, which makes each the same as on a freshly loaded model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from ..data import ImageObject, Sample
+from ..errors import ModelError
+
+if TYPE_CHECKING:
+    from .encode import Encoded
+    from .lvlm import LVLM
+
+_WORDS = ("Is it safe", "Can my toddler play with this, or is there something in it that I should know of?")
+_LOGITS = {torch.float32: 2e-4, torch.float64: 1e-8}
+Added = Callable[[torch.Tensor], dict[str, torch.Tensor]]
+"""From an attention mask ``[batch, length]`` to what the forward is given beside the processor's output."""
+
+
+def _kind(encoded: Encoded) -> tuple[bool, str]:
+    """With or without pictures, padded left or right."""
+    mask = encoded.inputs["attention_mask"]
+    return any(sample.images for sample in encoded.samples), "left" if bool(mask[:, -1].all()) else "right"
+
+
+def _counted(mask: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"position_ids": (mask.cumsum(-1) - 1).clamp(min=0)}
+
+
+def _nothing(mask: torch.Tensor) -> dict[str, torch.Tensor]:
+    del mask
+    return {}
+
+
+class Padding:
+    """The proofs of one model, made when first needed and kept."""
+
+    def __init__(self, lvlm: LVLM) -> None:
+        self.lvlm = lvlm
+        self.proofs: dict[tuple[bool, str], Added] = {}
+        self._proving = False
+        self.stretching = [
+            module for module in lvlm.anatomy.decoder.modules() if _rope_types(module) & {"dynamic", "longrope"}
+        ]
+
+    def prove(self, encoded: Encoded) -> None:
+        """Find what this batch will need, before anything is attached to the model or its attention is switched.
+
+        Raises :class:`ModelError` where this model's rows are shown to change under padding.
+        """
+        mask = encoded.inputs["attention_mask"]
+        if self._proving or bool(mask.all()):
+            return
+        self._refuse_stretched(mask)
+        kind = _kind(encoded)
+        if kind not in self.proofs:
+            self._proving = True
+            try:
+                with without_hooks(self.lvlm.model):
+                    self.proofs[kind] = self._find(*kind)
+            finally:
+                self._proving = False
+
+    def added(self, encoded: Encoded) -> dict[str, torch.Tensor]:
+        """What the forward of this batch is given beside ``encoded.inputs``; nothing where no row is padded."""
+        self.forget()
+        mask = encoded.inputs["attention_mask"]
+        if bool(mask.all()) or "position_ids" in encoded.inputs:
+            return {}
+        self.prove(encoded)
+        return self.proofs[_kind(encoded)](mask)
+
+    def forget(self) -> None:
+        """Clear what dynamic rotary embeddings remember of earlier, longer sequences."""
+        for module in self.stretching:
+            original = getattr(module, "original_inv_freq", None)
+            if "dynamic" in _rope_types(module) and isinstance(original, torch.Tensor):
+                module.register_buffer("inv_freq", original.to(module.inv_freq.device), persistent=False)  # type: ignore[union-attr, arg-type]
+                module.max_seq_len_cached = module.original_max_seq_len
+
+    def _refuse_stretched(self, mask: torch.Tensor) -> None:
+        lengths = mask.sum(-1)
+        for module in self.stretching:
+            trained = _trained_length(module)
+            if int(lengths.max()) > trained and int(lengths.min()) < int(lengths.max()):
+                raise ModelError(
+                    f"rows of {int(lengths.min())} and {int(lengths.max())} tokens in one batch: beyond {trained} "
+                    "tokens this model's rotary embeddings stretch with the longest row, which changes the others; "
+                    "use a batch size of 1"
+                )
+
+    def _find(self, pictures: bool, side: str) -> Added:
+        """The first addition under which a row alone and the same row padded give the same logits."""
+        images = (ImageObject(_noise()),) if pictures else ()
+        rows = [Sample(f"padding-{number}", words, images) for number, words in enumerate(_WORDS)]
+        alone, padded = self.lvlm.encode(rows[:1]), self.lvlm.encode(rows, padding_side=side)
+        plain = self._logits(alone, _nothing)[0]
+        attended = padded.inputs["attention_mask"][0].bool()
+        allowed = _LOGITS.get(self.lvlm.dtype, 5e-2) * max(1.0, float(plain[plain.abs() < 1e30].abs().max()))
+        errors: list[float] = []
+        for add in (_counted, _nothing):
+            try:
+                short = self._logits(alone, add)[0]
+                inside = self._logits(padded, add)[0][attended]
+            except (TypeError, ValueError, RuntimeError, IndexError):
+                continue  # a forward that takes no positions
+            errors.append(max(_difference(short, plain), _difference(inside, plain)))
+            if errors[-1] <= allowed:
+                return add
+        least = f"logits differ by {min(errors):.3g}, allowed {allowed:.3g}" if errors else "its forward fails"
+        raise ModelError(
+            f"rows of {self.lvlm.name!r} change when they are padded {side} ({least}), so a batch of unequal rows "
+            "cannot be trusted; use a batch size of 1"
+        )
+
+    @torch.inference_mode()
+    def _logits(self, encoded: Encoded, add: Added) -> torch.Tensor:
+        self.forget()
+        inputs = {**encoded.inputs, **add(encoded.inputs["attention_mask"])}
+        return self.lvlm.model(**inputs, use_cache=False).logits.float()
+
+
+def _difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    if ours.shape != theirs.shape:
+        return float("inf")
+    error = (ours - theirs)[theirs.abs() < 1e30].abs().max()  # barred logits stand at the dtype's minimum
+    return float(error) if bool(torch.isfinite(error)) else float("inf")
+
+
+def _rope_types(module: nn.Module) -> set[str]:
+    kinds = getattr(module, "rope_type", None)
+    found = kinds.values() if isinstance(kinds, dict) else [kinds]
+    return {kind for kind in found if isinstance(kind, str)}
+
+
+def _trained_length(module: Any) -> int:
+    """The length up to which a rotary embedding is the one that was trained."""
+    parameters = getattr(module.config, "rope_parameters", None) or {}
+    nested = [inner for inner in parameters.values() if isinstance(inner, dict)] or [parameters]
+    lengths = [inner["original_max_position_embeddings"] for inner in nested if inner.get("rope_type") == "longrope"]
+    return min([int(length) for length in lengths] or [int(module.original_max_seq_len)])
+
+
+def _noise() -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
+
+
+@contextmanager
+def without_hooks(model: nn.Module) -> Iterator[None]:
+    """Run the model as it is, whatever edits and recordings are attached to it at the moment.
+
+    Hooks of transformers itself stay: some families read their vision tower's hidden states through them.
+    """
+    kept = [(module, module._forward_hooks, module._forward_pre_hooks) for module in model.modules()]
+    try:
+        for module, after, before in kept:
+            module._forward_hooks, module._forward_pre_hooks = _own(after), _own(before)
+        yield
+    finally:
+        for module, after, before in kept:
+            after.update(module._forward_hooks)  # transformers may have attached its own on this first forward
+            before.update(module._forward_pre_hooks)
+            module._forward_hooks, module._forward_pre_hooks = after, before
+
+
+def _own(hooks: Any) -> Any:
+    left = type(hooks)()
+    for key, hook in hooks.items():
+        if str(getattr(hook, "__module__", "")).startswith("transformers."):
+            left[key] = hook
+    return left
