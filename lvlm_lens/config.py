@@ -24,7 +24,9 @@ class SweepConfig:
         blocks: e.g. ``0-5,8,-1``; all by default.
         positions: position specification at which the residual stream is read.
         seed: of folds, shuffles, bootstrap, twin and the choice of a limited set.
-        device, dtype, revision: as transformers takes them.
+        device, device_map, dtype, attn, revision, trust_remote_code: as transformers takes them.
+        adapter: folder of a PEFT adapter for the model; quantize: ``4bit`` or ``8bit``.
+        system: system prompt of every request.
         batch_size: rows a forward.
         backbone: language-only backbone to compare with (``mini-backbone`` for ``mini``, ``smol-text`` for ``smol``).
         twin: measure the random-weight twin too.
@@ -50,6 +52,12 @@ class SweepConfig:
     device: str | None = None
     dtype: str = "auto"
     revision: str | None = None
+    device_map: str | None = None
+    attn: str | None = None
+    trust_remote_code: bool = False
+    adapter: str | None = None
+    quantize: str | None = None
+    system: str | None = None
     batch_size: int = 32
     backbone: str | None = None
     twin: bool = True
@@ -72,17 +80,30 @@ class SweepConfig:
             raise UsageError(f"limit is {self.limit}; at least two items are needed")
 
     @property
+    def loading(self) -> dict[str, Any]:
+        """How :meth:`~lvlm_lens.models.lvlm.LVLM.from_pretrained` is to load the model, the device apart."""
+        return loading_options(asdict(self))
+
+    @property
     def folder(self) -> Path:
         """The run folder."""
         if self.out is not None:
             return Path(self.out).expanduser()
-        return Path("figures") / f"{short_name(self.model)}-{short_name(self.dataset)}"
+        model = short_name(self.model) + ("" if self.adapter is None else f"+{short_name(self.adapter)}")
+        return Path("figures") / f"{model}-{short_name(self.dataset)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for YAML and JSON."""
         data = asdict(self)
         data["columns"] = dict(self.columns)
         return data
+
+
+def loading_options(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings under their names here to arguments under the names of ``LVLM.from_pretrained``."""
+    names = {name: name for name in ("dtype", "revision", "device_map", "trust_remote_code", "adapter", "quantize")}
+    names |= {"attn": "attn_implementation", "system": "system"}
+    return {there: settings[here] for here, there in names.items() if settings.get(here) is not None}
 
 
 def short_name(name: str) -> str:

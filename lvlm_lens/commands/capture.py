@@ -7,7 +7,7 @@ import json
 
 from ..errors import UsageError
 from .console import progress_bars
-from .options import add_output_options, add_run_options, config_from
+from .options import add_output_options, add_run_options, config_from, say_loaded
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +40,7 @@ def run(options: argparse.Namespace) -> int:
     failed: list[str] = []
     with progress_bars(options.quiet) as tell:
         model, data = load_inputs(config, need_labels=False)
+        say_loaded(model, options.quiet)
         store = capture_to(
             model,
             data,

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from .console import progress_bars
-from .options import add_output_options, add_run_options, config_from
+from .options import add_output_options, add_run_options, config_from, say_loaded
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
         judge = make_judge(options.judge, options.judge_model, options.judge_key)
     with progress_bars(options.quiet) as tell:
         model, data = load_inputs(config)
+        say_loaded(model, options.quiet)
         result = evaluate(
             model,
             data,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import DataError, UsageError
 from .console import progress_bars
-from .options import add_output_options, add_run_options, config_from
+from .options import add_output_options, add_run_options, config_from, say_loaded
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +53,7 @@ def run(options: argparse.Namespace) -> int:
 
     with progress_bars(options.quiet) as tell:
         model, data = load_inputs(config)
+        say_loaded(model, options.quiet)
         if options.all_pairs:
             able = data.pairs()
         else:

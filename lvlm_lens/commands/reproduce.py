@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import UsageError
 from .console import progress_bars
-from .options import add_column_options, add_output_options, columns_from
+from .options import add_column_options, add_model_options, add_output_options, columns_from, model_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--list", action="store_true", help="every recipe: its paper, its data, its state in the run folder")
     add("--dry-run", action="store_true", help="what the published setting would cost on LLaVA-1.5-7B; nothing is run")
     add("--tflops", type=float, default=100.0, metavar="T", help="sustained TFLOP/s for --dry-run (default: 100)")
-    add("--model", default="mini", metavar="NAME", help="embedded name, checkpoint folder or hub id (default: mini)")
+    add_model_options(parser)
     add("--root", metavar="DIR", help="folder of the published files, or with one subfolder a data set")
     add("--dataset", metavar="NAME", help="a data set, file or hub id in place of the paper's own")
     add("--limit", type=int, metavar="N", help="at most N items a part, whole groups (default: all)")
@@ -28,9 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--judge", metavar="URL|NAME", help="judge: an OpenAI-compatible address, or a model (default: words)")
     add("--judge-model", default="", metavar="NAME", help="model name sent to the judge's address")
     add("--out", metavar="DIR", help="run folder (default: figures/reproduce-MODEL); the same command continues it")
-    add("--device", help="cpu, cuda, cuda:1 ... (default: cuda where there is one)")
-    add("--dtype", default="auto", help="float32, bfloat16, float16 or auto (default: auto)")
-    add("--revision", help="hub revision of the model")
     add("--batch-size", type=int, default=32, metavar="N", help="rows a forward (default: 32)")
     add("--max-new-tokens", type=int, default=32, metavar="N", help="longest answer (default: 32)")
     add_column_options(parser)
@@ -39,10 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """List, estimate, or run; a failure among several is counted in the exit code (1)."""
-    from ..config import short_name
+    from ..config import loading_options, short_name
     from ..recipes.registry import find_recipe, recipes
 
-    folder = Path(options.out or Path("figures") / f"reproduce-{short_name(options.model)}").expanduser()
+    name = options.model or "mini"
+    folder = Path(options.out or Path("figures") / f"reproduce-{short_name(name)}").expanduser()
     if options.list:
         from ..recipes.running import listing
 
@@ -65,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     from ..stages.inputs import best_device
 
     request = Request(
-        model=options.model,
+        model=name,
         root=options.root,
         dataset=options.dataset,
         columns=columns_from(options),
@@ -74,8 +72,7 @@ def run(options: argparse.Namespace) -> int:
         judge=options.judge,
         judge_model=options.judge_model,
         device=options.device or best_device(),
-        dtype=options.dtype,
-        revision=options.revision,
+        loading=loading_options(model_options(options)),
         batch_size=options.batch_size,
         max_new_tokens=options.max_new_tokens,
     )

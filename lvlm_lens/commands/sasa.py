@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from .console import progress_bars
-from .options import add_output_options, add_run_options, config_from
+from .options import add_output_options, add_run_options, config_from, say_loaded
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +41,7 @@ def run(options: argparse.Namespace) -> int:
     folder = RunFolder(Path(config.out)) if config.out is not None else None
     with progress_bars(options.quiet) as tell:
         model, data = load_inputs(config)
+        say_loaded(model, options.quiet)
         labelled = data.filter(lambda sample: sample.harmful is not None)
         report = sasa_report(
             model,

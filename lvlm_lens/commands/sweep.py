@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from .console import progress_bars
-from .options import add_output_options, add_run_options, config_from
+from .options import add_output_options, add_run_options, config_from, loaded_lines
 
 if TYPE_CHECKING:
     from ..config import SweepConfig
@@ -112,6 +112,8 @@ def print_summary(result: SweepResult) -> None:
     console.print(
         f"\n[bold]{data['model']['name']}[/bold] on {data['dataset']['name']}: {data['dataset']['samples']} items"
     )
+    for line in loaded_lines(data["model"]):
+        console.print(line)
     roles = Table(
         "role",
         "blocks",

@@ -25,6 +25,7 @@ from ..data import Sample
 from ..errors import DataError, ModelError, UsageError
 from ..models.lvlm import LVLM
 from ..models.positions import Positions
+from ..models.quantized import dense, float_dtype
 from ..models.weights import offloaded, standalone
 from .blocks import ArrayBlocks
 from .curve import Baseline, Curve
@@ -252,8 +253,9 @@ def unembedding_of(model: LVLM, keep: bool = False) -> Unembedding:
     norm = anatomy.norm
     if keep or offloaded(model.model):
         head, norm = standalone(model.model, head), standalone(model.model, norm)
-    weight, bias = head.weight, getattr(head, "bias", None)
-    scale, dtype = anatomy.logit_scale, weight.dtype
+    dtype = float_dtype(head, norm)
+    weight, bias = dense(head.weight, dtype), getattr(head, "bias", None)
+    scale = anatomy.logit_scale
     return Unembedding(
         weight.detach() * scale if scale != 1 else weight.detach(),
         lambda rows: norm(rows.to(dtype)),

@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from ..errors import ModelError
+from .quantized import float_dtype
 
 Flow = str
 """How a block may read more than earlier residuals of the same block through its own cache:
@@ -259,9 +260,7 @@ class Anatomy:
 
     @property
     def _head_dtype(self) -> torch.dtype:
-        weight = self.head.weight
-        assert isinstance(weight, torch.Tensor)
-        return weight.dtype
+        return float_dtype(self.head, self.norm)
 
     def unembed(self, normed: torch.Tensor) -> torch.Tensor:
         """Logits ``[..., vocab]`` of states that are already after the final norm."""
@@ -442,7 +441,7 @@ def resolve(model: nn.Module) -> Anatomy:
         n_heads=n_heads,
         n_kv_heads=int(getattr(text, "num_key_value_heads", None) or n_heads),
         head_dim=int(getattr(text, "head_dim", None) or text.hidden_size // n_heads),
-        vocab_size=int(found["head"].weight.shape[0]),
+        vocab_size=int(getattr(found["head"], "out_features", None) or found["head"].weight.shape[0]),
         softcap=after_head("final_logit_softcapping"),
         logit_scale=(after_head("logit_scale") or 1.0) / (after_head("logits_scaling") or 1.0),
         barred=torch.tensor(words) if words else None,

@@ -20,8 +20,12 @@ import torch
 from safetensors import SafetensorError
 
 from ..errors import ModelError, UsageError, near_matches
+from .adapters import CONFIG, AdapterRecord, attach, is_adapter, read_config
+from .extras import needs
 from .mini import mini_backbone_path, mini_path
+from .placement import offload_options, read_device_map, spread
 from .processors import load_processor
+from .quantized import check_stored, quantization_config
 from .smol import origin, smol_base_path, smol_path, smol_text_path
 
 EMBEDDED = {
@@ -64,6 +68,8 @@ class Checkpoint:
         revision: the commit it came from, where that is known.
         warnings: what a result must say about the loading (tensors of the checkpoint that the model has no place for).
         base: what fetched weights were made of (``smol``), else ``None``.
+        adapter: PEFT's wrapper of the model and what a result says about it, where an adapter was asked for.
+        quantized: the quantiser of its weights, or ``None``.
     """
 
     model: Any
@@ -72,6 +78,8 @@ class Checkpoint:
     revision: str | None
     warnings: tuple[str, ...] = ()
     base: str | None = None
+    adapter: tuple[Any, AdapterRecord] | None = None
+    quantized: str | None = None
 
 
 def load_checkpoint(
@@ -83,13 +91,19 @@ def load_checkpoint(
     attn_implementation: str | None = None,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    adapter: str | Path | None = None,
+    quantize: str | None = None,
 ) -> Checkpoint:
-    """Load an embedded model (``mini``), a checkpoint folder, or a hub id, every weight accounted for.
+    """Load an embedded model (``mini``), a checkpoint folder, a hub id or a GGUF file, every weight accounted for.
+
+    ``adapter`` is a folder that PEFT wrote, ``quantize`` is ``4bit`` or ``8bit`` (bitsandbytes); a checkpoint that
+    is quantised already (torchao, quanto, bitsandbytes) is loaded as it is.
 
     Raises:
         ModelError: unknown name (with near matches), broken folder, counts that the weights do not bear out,
-            pickled weights, weights that are missing or of another shape.
-        UsageError: a dtype that does not exist.
+            pickled weights, weights that are missing or of another shape, an adapter that did not arrive, a package
+            that is not installed.
+        UsageError: a dtype or device map that does not exist, quantising what is quantised.
     """
     from transformers import AutoConfig
 
@@ -98,18 +112,34 @@ def load_checkpoint(
     hub: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if revision is not None:
         hub["revision"] = revision
-    hold_against_weights(place, label, revision)
+    if adapter is not None:
+        read_config(adapter)  # a wrong folder is found before the model is loaded
+    if Path(place).is_file():
+        needs("gguf", "gguf", f"the GGUF file {Path(place).name!r}")
+        hub["gguf_file"], place = Path(place).name, str(Path(place).parent)
+    else:
+        hold_against_weights(place, label, revision)
     try:
         config = AutoConfig.from_pretrained(place, **hub)
     except _UNREADABLE as error:
         raise ModelError(f"model {label!r} cannot be read: {first_line(error)}") from error
     options: dict[str, Any] = {"dtype": read_dtype(dtype), "use_safetensors": True, **hub}
-    if device_map is not None:
-        options["device_map"] = device_map
+    quantized = check_stored(config, label, quantize)
+    if quantize is not None:
+        options["quantization_config"] = quantization_config(quantize, options["dtype"])
+        quantized = f"bitsandbytes {quantize}"
+    if quantized is not None and device_map is None and device is not None:
+        device_map = {"": device}  # codes are made on the device, and some kinds cannot be moved afterwards
     if attn_implementation is not None:
         options["attn_implementation"] = attn_implementation
     kind, multimodal = auto_class(config)
     try:
+        if device_map is not None:
+            device_map = read_device_map(device_map)
+            if "" in device_map and len(device_map) > 1:
+                with torch.device("meta"):
+                    device_map = spread(device_map, kind.from_config(config, trust_remote_code=trust_remote_code))
+            options |= {"device_map": device_map, **offload_options(device_map)}
         # shapes that differ are collected, and refused below in words that name them
         model, report = kind.from_pretrained(place, output_loading_info=True, ignore_mismatched_sizes=True, **options)
         processor = _owner(place, multimodal, hub)
@@ -118,6 +148,9 @@ def load_checkpoint(
     _all_arrived(label, report)
     if device is not None and device_map is None:
         model.to(device)
+    attached = None if adapter is None else attach(model, adapter)
+    if attached is not None:
+        model = attached[0].get_base_model()
     unexpected = sorted(report["unexpected_keys"])
     warnings = (f"{_some(unexpected)} of the checkpoint have no place in the model",) if unexpected else ()
     return Checkpoint(
@@ -127,6 +160,8 @@ def load_checkpoint(
         revision or getattr(config, "_commit_hash", None),
         warnings,
         origin(place),
+        attached,
+        quantized,
     )
 
 
@@ -135,7 +170,15 @@ def source(name: str) -> str:
     if name in EMBEDDED:
         return str(EMBEDDED[name]())
     path = Path(name).expanduser()
+    if path.is_file() and path.suffix == ".gguf":
+        return str(path)
     if path.is_dir():
+        if is_adapter(path):
+            base = read_config(path).get("base_model_name_or_path")
+            raise ModelError(
+                f"folder {name!r} is a PEFT adapter ({CONFIG}) and no model; write --model BASE --adapter {name} "
+                f"(its base is {base!r})"
+            )
         if not (path / "config.json").is_file():
             raise ModelError(f"folder {name!r} holds no config.json, so it is not a Hugging Face checkpoint")
         return str(path)

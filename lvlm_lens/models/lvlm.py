@@ -17,11 +17,12 @@ import torch
 
 from ..data import Sample
 from ..errors import ImageLostError, UsageError
+from .adapters import AdapterRecord, measured
 from .anatomy import Anatomy, resolve
 from .encode import Encoded, Encoder
 from .loading import load_checkpoint
 from .padding import Padding
-from .weights import execution_device, weights_hash
+from .weights import execution_device, quantization, weights_hash
 
 if TYPE_CHECKING:
     from ..activations.activations import Activations
@@ -41,6 +42,8 @@ class LVLM:
         model, processor, tokenizer: the parts given (``processor`` is ``None`` for text-only models).
         anatomy: where its parts are (:class:`~lvlm_lens.models.anatomy.Anatomy`).
         warnings: what a result must say about how it was loaded.
+        adapter: the PEFT adapter in its blocks (:class:`~lvlm_lens.models.adapters.AdapterRecord`), or ``None``.
+        quantized: the quantiser of its weights, or ``None``.
     """
 
     def __init__(self, model: Any, processor: Any, *, name: str | None = None, system: str | None = None) -> None:
@@ -53,6 +56,8 @@ class LVLM:
         self.revision: str | None = None
         self.base: str | None = None  # what fetched weights were made of, where that varies
         self.warnings: tuple[str, ...] = ()
+        self.adapter: AdapterRecord | None = None
+        self.quantized: str | None = quantization(model)
         self.padding = Padding(self)
         self.encoder = Encoder(
             self.processor,
@@ -77,18 +82,23 @@ class LVLM:
         revision: str | None = None,
         trust_remote_code: bool = False,
         system: str | None = None,
+        adapter: str | Path | None = None,
+        quantize: str | None = None,
         check: bool = True,
     ) -> LVLM:
-        """Load an embedded model (``mini``), a checkpoint folder, or a hub id.
+        """Load an embedded model (``mini``), a checkpoint folder, a hub id or a GGUF file.
 
         ``AutoModelForImageTextToText`` is used where the configuration belongs to it, else
         ``AutoModelForCausalLM``; see :func:`~lvlm_lens.models.loading.load_checkpoint`.  With
         ``HF_HUB_OFFLINE=1`` nothing touches the network.  With ``check`` a few short forwards prove that its
         parts are where the table says (:func:`~lvlm_lens.activations.check_anatomy.quick_check`).
 
+        ``adapter`` is a folder that PEFT wrote; its largest effect on the logits of a few prompts is measured, and
+        must not be zero.  ``quantize`` is ``4bit`` or ``8bit`` (bitsandbytes).
+
         Raises:
-            ModelError: unknown name (with near matches), broken folder, weights that are missing, a family whose
-                parts cannot be found, or one that fails its checks.
+            ModelError: unknown name (with near matches), broken folder, weights that are missing, an adapter that
+                did not arrive or changes nothing, a family whose parts cannot be found, or one that fails its checks.
         """
         found = load_checkpoint(
             name,
@@ -98,9 +108,16 @@ class LVLM:
             attn_implementation=attn_implementation,
             revision=revision,
             trust_remote_code=trust_remote_code,
+            adapter=adapter,
+            quantize=quantize,
         )
         loaded = cls(found.model, found.processor, name=found.name, system=system)
         loaded.revision, loaded.warnings, loaded.base = found.revision, found.warnings, found.base
+        loaded.quantized = found.quantized
+        if found.adapter is not None:
+            wrapped, record = found.adapter
+            loaded.name = f"{found.name}+{record.name}"
+            loaded.adapter = measured(loaded, wrapped, record)
         if check:
             from ..activations.check_anatomy import quick_check  # the room above; it proves this one's table
 
@@ -181,6 +198,8 @@ class LVLM:
             "dtype": str(self.dtype).removeprefix("torch."),
             "attn_implementation": getattr(self.model.config, "_attn_implementation", None),
             "device": str(self.device),
+            "adapter": None if self.adapter is None else self.adapter.to_dict(),
+            "quantized": self.quantized,
         }
 
     # -- running -----------------------------------------------------------------------------

@@ -67,7 +67,8 @@ def shuffled_weights(model: nn.Module, seed: int = 0) -> Iterator[None]:
             for name, parameter in model.named_parameters():
                 if parameter.is_meta:
                     continue
-                for part, number in _parts(parameter, f"{seed}:{name}"):
+                # an adapter's base has the twin that it has without the adapter
+                for part, number in _parts(parameter, f"{seed}:{name.replace('.base_layer.', '.')}"):
                     with _uninterrupted():  # a part is shuffled and noted, or neither
                         _shuffle(part, number)
                         done.append((part, number))

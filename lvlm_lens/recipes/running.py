@@ -46,8 +46,7 @@ class Request:
     judge: str | None = None
     judge_model: str = ""
     device: str | None = None
-    dtype: str = "auto"
-    revision: str | None = None
+    loading: Mapping[str, Any] = field(default_factory=dict)  # further arguments of LVLM.from_pretrained
     batch_size: int = 32
     max_new_tokens: int = 32
 
@@ -103,9 +102,7 @@ def reproduce(
         LensError: as the only recipe raises it; for several recipes only what concerns all of them (model, folder).
     """
     say = tell or (lambda stage, done, total: None)
-    loaded = model or LVLM.from_pretrained(
-        request.model, dtype=request.dtype, device=request.device, revision=request.revision
-    )
+    loaded = model or LVLM.from_pretrained(request.model, device=request.device, **request.loading)
     weights = loaded.weights_hash()
     run = RunFolder(folder)
     settings = {

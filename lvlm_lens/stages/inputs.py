@@ -53,9 +53,7 @@ def load_inputs(config: SweepConfig, need_labels: bool = True) -> tuple[LVLM, Da
             f"data set {config.dataset!r} has one class only ({int((labels == 1).sum())} harmful, "
             f"{int((labels == 0).sum())} harmless of {len(data)} items); locating needs both"
         )
-    model = LVLM.from_pretrained(
-        config.model, dtype=config.dtype, device=config.device or best_device(), revision=config.revision
-    )
+    model = LVLM.from_pretrained(config.model, device=config.device or best_device(), **config.loading)
     if not model.takes_images and any(sample.images for sample in data):
         data = Dataset([sample.without_images() for sample in data], data.name, data.problems, data.notes)
     return model, data
@@ -72,7 +70,7 @@ def _listed(problems: Sequence[Any]) -> str:
     return "; ".join(str(problem) for problem in problems[:3]) or "it is empty"
 
 
-_FREE = ("out", "batch_size", "device", "measures")
+_FREE = ("out", "batch_size", "device", "device_map", "measures")
 """Settings that change where and how fast a run goes, or what more is measured, not what each measure finds."""
 
 

@@ -1,0 +1,15 @@
+"""Packages that only some models need: one line that says what to install, not a traceback."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from ..errors import ModelError
+
+INSTALL = {"adapters": "pip install 'lvlm-lens[adapters]'", "gguf": "pip install gguf"}
+
+
+def needs(package: str, extra: str, what: str) -> None:
+    """Raise :class:`ModelError` where a package is not installed; ``what`` needs it."""
+    if find_spec(package) is None:
+        raise ModelError(f"{what} needs the package {package}, which is not installed: {INSTALL[extra]}")

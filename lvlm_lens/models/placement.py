@@ -1,0 +1,81 @@
+"""Where the parts of a model go: accelerate's device maps (a word, or JSON), and a folder for what goes to disk."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import shutil
+import tempfile
+from typing import Any
+
+from torch import nn
+
+from ..errors import UsageError
+
+WORDS = ("auto", "balanced", "balanced_low_0", "sequential")
+
+
+def read_device_map(value: Any) -> Any:
+    """A device map: one of accelerate's words, a device for everything, or JSON ``{"module": "device"}``.
+
+    Devices are ``cpu``, ``disk``, ``cuda``, ``cuda:1`` or numbers.  Raises :class:`UsageError` otherwise.
+    """
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if text in WORDS:
+        return text
+    if not text.startswith("{"):
+        if text == "disk":
+            raise UsageError(
+                'device map "disk" leaves no part on a device; write JSON that names what goes to disk, e.g. '
+                '{"": "cpu", "model.language_model.layers": "disk"}'
+            )
+        return {"": text}
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"device map {text[:60]!r} is no JSON: {error}") from error
+    if not all(isinstance(place, (str, int)) for place in found.values()):
+        raise UsageError(f'device map {text[:60]!r} must hold {{"module": "device"}}')
+    return found
+
+
+def spread(device_map: Any, model: nn.Module) -> Any:
+    """A map whose ``""`` means "everything else", as accelerate wants it: one entry a module that is not divided.
+
+    ``model`` may be empty (on PyTorch's ``meta`` device).
+    """
+    if isinstance(device_map, str) or "" not in device_map or len(device_map) == 1:
+        return device_map
+    named = {name: place for name, place in device_map.items() if name}
+    found: dict[str, Any] = {}
+
+    def walk(path: str, module: nn.Module) -> None:
+        if path in named:
+            found[path] = named[path]
+        elif any(name.startswith(f"{path}." if path else "") for name in named):
+            for name, child in module.named_children():
+                walk(f"{path}.{name}" if path else name, child)
+            for name, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+                found[f"{path}.{name}" if path else name] = device_map[""]
+        else:
+            found[path] = device_map[""]
+
+    walk("", model)
+    lost = sorted(set(named) - set(found))
+    if lost:
+        raise UsageError(f"device map names {lost[0]!r}, which is no module of {type(model).__name__}")
+    return found
+
+
+def offload_options(device_map: Any) -> dict[str, Any]:
+    """Options of transformers for a map that may put parts on disk: a folder that is gone when the program ends.
+
+    Weights that lie in the checkpoint as they are needed are read from there, and nothing is written.
+    """
+    if not isinstance(device_map, str) and "disk" not in device_map.values():
+        return {}
+    folder = tempfile.mkdtemp(prefix="lvlm-lens-offload-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return {"offload_folder": folder}
