@@ -31,10 +31,11 @@ from .locate.roles import LayerRoles
 from .models.lvlm import LVLM
 from .models.positions import Positions
 from .provenance import environment
-from .runfolder import RunFolder
+from .runfolder import RunFolder, write_atomic
 from .stages.defending import defence_stage, table_stage
 from .stages.drawing import draw_causal, draw_defenses, draw_figures
 from .stages.drawing_measures import draw_measures
+from .stages.exploring import explore_record
 from .stages.inputs import describe_data, load_inputs, run_identity
 from .stages.measuring import make_study, measure_stage, parse_measures, twin_lens
 from .stages.patching import patch_stage
@@ -165,6 +166,8 @@ def run_sweep(config: SweepConfig, tell: Tell | None = None, command: list[str] 
         figures += draw_measures(folder.path, model.n_blocks, findings)
         figures += draw_causal(folder.path, model, data, grid, report, tell)
         figures += draw_defenses(folder.path, table)
+    explored = explore_record(model, evidence, located, config.seed)
+    write_atomic(folder.path / "explore.json", json.dumps(explored, separators=(",", ":"), allow_nan=False))
     curves = {**located.curves, **findings.curves()}
     result = {
         "schema": SCHEMA,

@@ -1,8 +1,13 @@
-"""The atlas: the three roles over the depth of a model, the one figure that tells the whole story."""
+"""The atlas: the three roles over the depth of a model, the one figure that tells the whole story.
+
+One panel a role over one depth axis.  Each shows the raw quantity with its 95 % interval above what it has to beat: the
+strongest baseline of each block, and the twin with shuffled weights.  The title of a panel is its finding.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,89 +15,101 @@ from matplotlib.figure import Figure
 
 from ..locate.curve import Curve
 from ..locate.roles import LayerRoles, Role
-from .theme import NEUTRAL, PAGE, ROLE_COLOURS, ROLE_TITLES, block_axis, new_figure, theme
+from .theme import BASELINE_TITLES, PAGE, ROLE_COLOURS, ROLE_INK, ROLE_TITLES, block_axis, new_figure, theme
 
 _ORDER = ("perception", "semantics", "expression")
+_TWIN = "random_twin"
+_LABEL_GAP = 0.075
+"""Least distance between two labels at the right edge, as a share of the axis."""
 
 
 def plot_atlas(
     curves: Mapping[str, Curve], roles: LayerRoles, n_blocks: int, title: str = "", caveat: str = ""
 ) -> Figure:
-    """Curves of the three roles (AUROC, 95 % intervals) above the ranges in which each role stands.
+    """Curves of the three roles above their strongest baselines and twins, with what was found in each title.
 
     Args:
-        curves: by role name; a missing role is drawn as "not found".
+        curves: by role name; a missing role is named under the figure.
         roles: what was found.
         n_blocks: depth of the model.
-        title, caveat: headline, and a line of small print under the figure.
+        title, caveat: headline, and small print under the figure.
     """
+    shown = [name for name in _ORDER if name in curves]
+    absent = [f"{ROLE_TITLES[name]}: not measured. {roles[name].reason}" for name in _ORDER if name not in curves]
+    print_below = [
+        "line: AUROC, harmful against harmless, with its 95 % interval; dashed: nothing found",
+        "mark and bar under a curve: block where it begins, 95 % interval",
+        *absent,
+        *([caveat] if caveat else []),
+    ]
     with theme():
-        figure = new_figure(PAGE, 3.9)
-        above, below = figure.subplots(2, 1, height_ratios=[3.2, 1], sharex=True)
-        shown = [name for name in _ORDER if name in curves]
-        blocks = curves[shown[0]].blocks
-        nulls = [curves[name].null for name in shown if curves[name].null is not None]
-        if nulls:
-            top = np.max(np.stack([null for null in nulls if null is not None]), axis=0)
-            above.fill_between(blocks, 0, top, color="#DDDDDD", lw=0, zorder=0, label="shuffled labels (95 %)")
-        for name in shown:
-            curve, role = curves[name], roles[name]
-            found = role.found
-            above.fill_between(curve.blocks, curve.low, curve.high, color=ROLE_COLOURS[name], alpha=0.18, lw=0)
-            above.plot(
-                curve.blocks,
-                curve.value,
-                color=ROLE_COLOURS[name],
-                marker="o",
-                ms=3,
-                ls="-" if found else (0, (2, 2)),
-                label=ROLE_TITLES[name] + ("" if found else " (not found)"),
-            )
-        low = min(0.45, *(float(np.nanmin(curves[name].low)) for name in shown))
-        above.set_ylim(max(0.0, low), 1.02)
-        above.set_ylabel("AUROC, harmful against harmless")
-        figure.legend(*above.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-        above.set_title(title, pad=14)
-        block_axis(above, blocks, n_blocks)
-        above.set_xlabel("")
-        above.tick_params(labelbottom=False)
-        _ranges(below, roles, blocks, n_blocks)
-        if caveat:
-            below.text(1, 1.0, caveat, transform=below.transAxes, fontsize=6.5, color=NEUTRAL, ha="right", va="top")
+        figure = new_figure(PAGE, 1.75 * len(shown) + 0.8 + 0.1 * len(print_below))
+        panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, name in zip(panels, shown, strict=True):
+            _panel(axes, curves[name], roles[name])
+            block_axis(axes, curves[name].blocks, n_blocks, depth_axis=axes is panels[0])
+            axes.set_title(_finding(name, roles[name]), pad=18 if axes is panels[0] else 5)
+            if axes is not panels[-1]:
+                axes.set_xlabel("")
+                axes.tick_params(labelbottom=False)
+        if title:
+            figure.suptitle(title, fontsize=9.5, weight="bold", x=0.01, ha="left")
+        small = [line for text in print_below for line in textwrap.wrap(text, 150)]
+        figure.supxlabel("\n".join(small), fontsize=6.5, x=0.01, ha="left", color="#555555")
     return figure
 
 
-def _ranges(axes: Axes, roles: LayerRoles, blocks: Sequence[int], n_blocks: int) -> None:
-    for row, name in enumerate(_ORDER):
-        role: Role = roles[name]
-        y = -row
-        colour = ROLE_COLOURS[name]
-        if not role.found or role.range is None:
-            axes.text(blocks[0] - 0.4, y, f"{name}: not found", va="center", fontsize=7, color=NEUTRAL, style="italic")
-            continue
-        start, end = role.range
-        axes.barh(y, end - start + 0.8, left=start - 0.4, height=0.5, color=colour, alpha=0.85, lw=0)
-        assert role.onset_low is not None and role.onset_high is not None and role.peak is not None
-        axes.plot([role.onset_low, role.onset_high], [y - 0.38] * 2, color="black", lw=1, solid_capstyle="butt")
-        for edge in (role.onset_low, role.onset_high):
-            axes.plot([edge, edge], [y - 0.46, y - 0.30], color="black", lw=1)
-        axes.plot(role.peak, y, marker="D", color="white", mec="black", mew=0.6, ms=4)
-        beside = end + 0.6 if end < blocks[-1] - 2.6 else start - 0.6
-        axes.text(
-            beside,
-            y,
-            name,
+def _finding(name: str, role: Role) -> str:
+    if not role.found:
+        return textwrap.shorten(f"{ROLE_TITLES[name]}: not found, {role.reason}", 105, placeholder=" ...")
+    where = f"from block {role.onset} [{role.onset_low}, {role.onset_high}]"
+    best = "" if role.value is None else f", best {role.value:.2f} [{role.low:.2f}, {role.high:.2f}]"
+    return f"{ROLE_TITLES[name]}: {where}{best}"
+
+
+def _panel(axes: Axes, curve: Curve, role: Role) -> None:
+    colour, blocks = ROLE_COLOURS[curve.name], list(curve.blocks)
+    labels: list[tuple[float, str, str]] = [(float(curve.value[-1]), "this model", ROLE_INK[curve.name])]
+    others = {name: np.asarray(b.on(len(curve)).value) for name, b in curve.baselines.items() if name != _TWIN}
+    bottom = min(0.45, float(np.nanmin(curve.low)))
+    if others:
+        names = list(others)
+        stacked = np.stack([others[name] for name in names])  # [baseline, block]
+        strongest = stacked.max(0)
+        axes.fill_between(blocks, bottom, strongest, color="#D9D9D9", lw=0, zorder=0)
+        axes.plot(blocks, strongest, color="#6B6B6B", lw=0.9, zorder=1)
+        best = names[int(stacked[:, -1].argmax())]
+        labels.append((float(strongest[-1]), f"strongest baseline: {BASELINE_TITLES.get(best, best)}", "#555555"))
+    if _TWIN in curve.baselines:
+        twin = np.asarray(curve.baselines[_TWIN].on(len(curve)).value)
+        axes.fill_between(blocks, bottom, twin, facecolor="none", edgecolor="#9A9A9A", hatch="////", lw=0, zorder=1)
+        axes.plot(blocks, twin, color="#333333", lw=0.9, ls=(0, (4, 2)), zorder=2)
+        labels.append((float(twin[-1]), BASELINE_TITLES[_TWIN], "#333333"))
+    axes.fill_between(blocks, curve.low, curve.high, color=colour, alpha=0.22, lw=0, zorder=3)
+    axes.plot(blocks, curve.value, color=colour, marker="o", ms=2.6, ls="-" if role.found else (0, (3, 2)), zorder=4)
+    axes.set_ylim(bottom, 1.0)
+    axes.set_ylabel("AUROC")
+    if role.found and role.onset is not None:
+        assert role.onset_low is not None and role.onset_high is not None
+        at = bottom + 0.05 * (1 - bottom)
+        axes.plot([role.onset_low, role.onset_high], [at, at], color=colour, lw=2, solid_capstyle="butt", zorder=5)
+        axes.plot(role.onset, at, marker="D", ms=5, color=colour, mec="white", mew=0.6, zorder=6)
+        axes.axvline(role.onset, color=colour, lw=0.7, ls=(0, (1, 1.5)), zorder=2)
+    _label_ends(axes, labels, bottom)
+
+
+def _label_ends(axes: Axes, labels: list[tuple[float, str, str]], bottom: float) -> None:
+    """Write each line's name at its right end, pushed apart where they would touch."""
+    height, last = 1.0 - bottom, 1.0 + 2 * _LABEL_GAP
+    for value, words, colour in sorted(labels, reverse=True):
+        share = min((value - bottom) / height, last - _LABEL_GAP)
+        last = share
+        axes.annotate(
+            words,
+            (1.008, share),
+            xycoords="axes fraction",
+            fontsize=6.8,
             va="center",
-            ha="left" if beside > end else "right",
-            fontsize=7,
             color=colour,
-            weight="bold",
+            annotation_clip=False,
         )
-    axes.set_ylim(-2.75, 0.5)
-    axes.set_yticks([])
-    axes.grid(False)
-    axes.spines["left"].set_visible(False)
-    block_axis(axes, blocks, n_blocks, depth_axis=False)
-    axes.set_xlabel(
-        "decoder block   (bar: onset to 90 % of the height; bracket: 95 % interval of the onset; diamond: peak)"
-    )

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from ..depth import relative_depth
 from ..locate.curve import Curve
 from ..locate.roles import LayerRoles
-from .theme import NEUTRAL, PAGE, ROLE_COLOURS, ROLE_TITLES, new_figure, theme
+from .theme import NEUTRAL, PAGE, ROLE_COLOURS, ROLE_INK, ROLE_TITLES, new_figure, theme
 
 _ORDER = ("perception", "semantics", "expression")
 _UNITS = {"onset": "onset (share of depth)", "peak": "peak (share of depth)", "value": "value at the best block"}
@@ -29,7 +29,7 @@ def plot_comparison(
     columns = min(3, len(runs))
     rows = -(-len(runs) // columns)
     tested = [row for row in tests if "reason" not in row]
-    height = 0.17 * max(map(len, ([r for r in tested if r["quantity"] == q] for q in _UNITS)), default=0)
+    height = 0.17 * len({(row["second"], row["first"], row["role"]) for row in tested})
     with theme():
         figure = new_figure(PAGE, 2.4 * rows + (height + 1.1 if tested else 0.4))
         parts: Any = figure.subfigures(2, 1, height_ratios=[2.4 * rows, height + 1.1]) if tested else (figure, None)
@@ -69,19 +69,22 @@ def _atlas(axes: Axes, name: str, curves: Mapping[str, Curve], roles: LayerRoles
 
 
 def _differences(panels: Sequence[Axes], tested: Sequence[Mapping[str, Any]]) -> None:
+    """One line a role and pair of runs, the same lines in all three panels, named once at the left."""
+    lines = list(dict.fromkeys((row["second"], row["first"], row["role"]) for row in tested))
+    places = {line: -at for at, line in enumerate(lines)}
     for axes, (quantity, words) in zip(panels, _UNITS.items(), strict=True):
-        here = [row for row in tested if row["quantity"] == quantity]
-        names = []
-        for at, row in enumerate(here):
-            colour = ROLE_COLOURS[row["role"]]
-            axes.plot([row["low"], row["high"]], [-at, -at], color=colour, lw=1.2)
+        for row in (row for row in tested if row["quantity"] == quantity):
+            y, colour = places[row["second"], row["first"], row["role"]], ROLE_COLOURS[row["role"]]
+            axes.plot([row["low"], row["high"]], [y, y], color=colour, lw=1.2)
             sure = row["q_value"] < 0.05
-            axes.plot(row["difference"], -at, marker="o", ms=4, color=colour, mfc=colour if sure else "white")
-            names.append(f"{row['second']} − {row['first']}")
+            axes.plot(row["difference"], y, marker="o", ms=4, color=colour, mfc=colour if sure else "white")
         axes.axvline(0, color=NEUTRAL, lw=0.7)
-        axes.set_title("Δ " + words, fontsize=7, weight="normal")
-        axes.set_yticks([-at for at in range(len(here))], names, fontsize=5.5)
-        axes.set_ylim(-len(here) + 0.4, 0.6)
+        axes.set_title("Difference: " + words, fontsize=7, weight="normal")
+        axes.set_yticks(list(places.values()), [""] * len(lines))
+        axes.set_ylim(-len(lines) + 0.4, 0.6)
         axes.grid(axis="x")
-        axes.locator_params(axis="x", nbins=5)
+        axes.locator_params(axis="x", nbins=4)
+    panels[0].set_yticklabels([f"{role}: {second} − {first}" for second, first, role in lines], fontsize=6)
+    for tick, (_, _, role) in zip(panels[0].get_yticklabels(), lines, strict=True):
+        tick.set_color(ROLE_INK[role])
     panels[-1].set_xlabel("filled: q < 0.05", fontsize=7)

@@ -1,4 +1,4 @@
-"""The atlas from the consensus: every measure of a role as a thin line, the headline measure with its interval.
+"""How far the measures agree: every measure of a role as a thin line, the headline measure with its interval.
 
 Measures have different units, so each is drawn as a share of its own height: 0 is what it has to beat at that block
 (the highest of null mean and baselines), 1 its best block.  A thin dashed line found nothing; a dotted one is drawn and
@@ -8,6 +8,7 @@ not counted; a cross marks a measure that missed its targets on models whose ans
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -28,6 +29,11 @@ def share_of_height(curve: Curve, values: np.ndarray | None = None) -> np.ndarra
     top = float(np.nanmax(curve.value - floor))
     values = curve.value if values is None else values
     return (values - floor) / top if top > 0 else np.zeros_like(values)
+
+
+def _drawn(share: np.ndarray) -> np.ndarray:
+    """Shares as they are drawn: an interval that reaches past the best block's height ends there."""
+    return np.clip(share, -0.3, 1.0)
 
 
 def plot_consensus_atlas(
@@ -91,26 +97,25 @@ def _panel(
             words += " ×"
         if name == headline:
             low, high = share_of_height(curve, curve.low), share_of_height(curve, curve.high)
-            axes.fill_between(curve.blocks, np.clip(low, -0.5, 1.6), np.clip(high, -0.5, 1.6), color=colour, alpha=0.18,
-                              lw=0)  # fmt: skip
+            axes.fill_between(curve.blocks, _drawn(low), _drawn(high), color=colour, alpha=0.18, lw=0)
             axes.plot(curve.blocks, line, color=colour, marker="o", ms=2.6, ls=dashes, label=words, zorder=4)
         else:
-            axes.plot(curve.blocks, np.clip(line, -0.5, 1.6), color=_THIN[number % len(_THIN)], lw=0.8, ls=dashes,
-                      label=words)  # fmt: skip
+            axes.plot(curve.blocks, _drawn(line), color=_THIN[number % len(_THIN)], lw=0.8, ls=dashes, label=words)
     if found.found and found.onset is not None:
         assert found.onset_low is not None and found.onset_high is not None
         start, end = found.start, found.end
         if start is not None and end is not None:
             axes.axvspan(start - 0.5, end + 0.5, color=colour, alpha=0.10, lw=0)
-        axes.plot([found.onset_low, found.onset_high], [1.30, 1.30], color=colour, lw=1.4, solid_capstyle="butt")
-        axes.plot(found.onset, 1.30, marker="D", ms=4, color=colour)
+        above: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "color": colour, "clip_on": False}
+        axes.plot([found.onset_low, found.onset_high], [1.04, 1.04], lw=1.4, solid_capstyle="butt", **above)
+        axes.plot(found.onset, 1.04, marker="D", ms=4, **above)
     counted = [name for name in found.members if name not in found.excluded]
     seen_count = sum(found.members[name].found for name in counted)
     said = (
         f"from block {found.onset} [{found.onset_low}, {found.onset_high}]" if found.found else "not found"
     ) + f", {seen_count} of {len(counted)} measures"
-    axes.set_title(f"{ROLE_TITLES[role]}: {said}", pad=16 if role == "perception" else 4)
-    axes.set_ylim(-0.35, 1.45)
+    axes.set_title(f"{ROLE_TITLES[role]}: {said}", pad=22 if role == "perception" else 8)
+    axes.set_ylim(-0.3, 1.02)
     axes.set_yticks([0, 0.5, 1])
     axes.set_ylabel("share of height")
     axes.legend(loc="center left", bbox_to_anchor=(1.005, 0.5), fontsize=6, handlelength=1.8, labelspacing=0.3)

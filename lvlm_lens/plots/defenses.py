@@ -1,13 +1,20 @@
-"""The defence plane: what an attack still achieves against what harmless requests lose, cost as the mark's size."""
+"""The defence plane: what an attack still achieves against what harmless requests lose, cost as the mark's size.
+
+Names stand in a column beside the plane, in the order of their marks, each joined to its mark by a thin line: with many
+defences that lie close together, names beside the marks would cover each other.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .theme import NEUTRAL, SAFE, UNSAFE, new_figure, theme
+from .theme import NEUTRAL, PAGE, ROLE_INK, SAFE, UNSAFE, new_figure, theme
+
+UNSAFE_INK = ROLE_INK["perception"]
 
 
 def defense_plane(points: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
@@ -19,11 +26,10 @@ def defense_plane(points: Sequence[Mapping[str, Any]], title: str = "") -> Figur
         title: of the axes.
     """
     with theme():
-        figure = new_figure(5.2, 3.6)
+        figure = new_figure(PAGE, 3.9)
         axes = figure.add_subplot()
         shown = [p for p in points if _known(p)]
         most = max((p.get("forwards") or 0.0 for p in shown), default=0.0) or 1.0
-        labels: list[tuple[float, float]] = []
         for point in sorted(shown, key=lambda p: -p["attack_success"]["value"]):
             x, y = point["over_refusal"], point["attack_success"]
             colour = UNSAFE if point["name"] == "none" else SAFE
@@ -39,23 +45,40 @@ def defense_plane(points: Sequence[Mapping[str, Any]], title: str = "") -> Figur
             )
             size = 15 + 120 * (point.get("forwards") or 0.0) / most
             axes.scatter(100 * x["value"], 100 * y["value"], s=size, color=colour, alpha=0.75, linewidths=0, zorder=3)
-            at = _free_place(100 * x["value"] + 2.2, 100 * y["value"] - 3.0, labels)
-            labels.append(at)
-            axes.text(*at, str(point["name"]), fontsize=6.5, va="center", zorder=4)
         axes.set_xlim(-3, 103)
         axes.set_ylim(-3, 103)
         axes.grid(True, axis="both")
         axes.set_xlabel("over-refusal of harmless requests (%)")
         axes.set_ylabel("attack success (%)")
-        axes.set_title(title or "Defence plane; the mark's size is forwards a query")
+        axes.set_title(title or "Defence plane (size of a mark: forwards per query)")
+        _name_beside(axes, shown)
         return figure
 
 
-def _free_place(x: float, y: float, taken: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """The place itself, or the first one below it that no other name covers (percent of the axes)."""
-    while any(abs(y - other_y) < 3.6 and abs(x - other_x) < 24 for other_x, other_y in taken):
-        y -= 0.5
-    return x, y
+def _name_beside(axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
+    """Write the names in a column right of the plane, highest attack success first, evenly spread where they crowd."""
+    ordered = sorted(points, key=lambda point: -point["attack_success"]["value"])
+    wanted = [point["attack_success"]["value"] for point in ordered]
+    for point, height in zip(ordered, _spread(wanted, gap=1 / max(len(ordered) + 1, 18)), strict=True):
+        x, y = 100 * point["over_refusal"]["value"], 100 * point["attack_success"]["value"]
+        axes.annotate(
+            str(point["name"]).replace("_", " "), xy=(x, y), xytext=(1.04, height), xycoords="data",
+            textcoords="axes fraction", fontsize=6.8, va="center", annotation_clip=False,
+            color=UNSAFE_INK if point["name"] == "none" else "#222222",
+            arrowprops={"arrowstyle": "-", "lw": 0.4, "color": NEUTRAL, "shrinkA": 1, "shrinkB": 2},
+        )  # fmt: skip
+
+
+def _spread(wanted: Sequence[float], gap: float) -> list[float]:
+    """Heights in 0 to 1, falling, at least ``gap`` apart, as near to the wanted ones as two passes bring them."""
+    heights: list[float] = []
+    for value in wanted:
+        heights.append(min(value, heights[-1] - gap) if heights else min(value, 1.0))
+    low = 0.0
+    for at in range(len(heights) - 1, -1, -1):  # what was pushed below the plane comes back up
+        heights[at] = max(heights[at], low)
+        low = heights[at] + gap
+    return heights
 
 
 def _known(point: Mapping[str, Any]) -> bool:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from ..causal.grid import PatchGrid
 from .theme import NEUTRAL, PAGE, block_axis, new_figure, theme
 
+_GREY = "#E4E4E4"
 _TITLES = {
     "denoise": "Denoising: refused into answered (sufficient)",
     "noise": "Noising: answered into refused (necessary)",
@@ -24,7 +27,8 @@ def plot_patch_grid(
     """Effect by block and position, one panel a direction.
 
     0: as without the patch; 1: the patch alone makes the prompt behave as its donor.  Cells that do not beat 0 and
-    every null at a family-wise level over the grid are greyed.
+    every null at a family-wise level over the grid are plain grey, so that no colour stands where nothing is shown; the others are framed, so
+    that an effect near 0 that survives does not look like an empty cell.
     """
     site = grid.sites[0] if site is None else site
     table = grid.summary(level)
@@ -34,7 +38,7 @@ def plot_patch_grid(
         panels = figure.subplots(1, len(grid.directions), sharey=True, squeeze=False)[0]
         top = max(1.0, float(np.nanmax(np.abs(table["effect"].to_numpy()))))
         colours = mpl.colormaps["PuOr_r"].copy()
-        image = None
+        image, survivors = None, 0
         for axes, direction in zip(panels, grid.directions, strict=True):
             here = table[table["direction"] == direction]
             effect = here.pivot(index="position", columns="block", values="effect").reindex(list(grid.positions))
@@ -42,8 +46,13 @@ def plot_patch_grid(
             values = effect.to_numpy(dtype=float)
             extent = (grid.blocks[0] - 0.5, grid.blocks[-1] + 0.5, len(grid.positions) - 0.5, -0.5)
             image = axes.imshow(values, cmap=colours, vmin=-top, vmax=top, aspect="auto", extent=extent)
-            dead = np.where(alive.to_numpy(dtype=bool), np.nan, 1.0)
-            axes.imshow(dead, cmap="Greys", vmin=0, vmax=2.2, aspect="auto", extent=extent, alpha=0.55)
+            lives = alive.to_numpy(dtype=bool)
+            image.set_data(np.where(lives, values, np.nan))
+            axes.set_facecolor(_GREY)
+            for y, x in np.argwhere(lives):
+                corner = (grid.blocks[int(x)] - 0.5, int(y) - 0.5)
+                axes.add_patch(Rectangle(corner, 1, 1, fill=False, ec="#444444", lw=0.35))
+            survivors += int(lives.sum())
             axes.set_yticks(range(len(grid.positions)), grid.positions)
             axes.set_title(_TITLES.get(direction, direction), pad=14, fontsize=7.5)
             axes.grid(False)
@@ -52,11 +61,20 @@ def plot_patch_grid(
         bar = figure.colorbar(image, ax=list(panels), shrink=0.85, pad=0.01)
         bar.set_label(str(table["unit"].iloc[0]), fontsize=7)
         bar.ax.tick_params(labelsize=6.5)
+        found = f"{survivors} of {len(table)} cells survive" if survivors else f"none of {len(table)} cells survives"
         figure.suptitle(
-            title or f"Patching {site}, {len(grid.pairs)} pairs", fontsize=8.5, weight="bold", x=0.01, ha="left"
+            title or f"Patching {site}, {len(grid.pairs)} pairs: {found}",
+            fontsize=8.5,
+            weight="bold",
+            x=0.01,
+            ha="left",
         )
-        figure.text(
-            0.99, 0.99, f"greyed: does not survive at {level:g}", fontsize=6.5, color=NEUTRAL, ha="right", va="top"
+        figure.supxlabel(
+            f"grey: does not beat 0 and every null at a family-wise level of {level:g}",
+            fontsize=6.5,
+            color=NEUTRAL,
+            x=0.01,
+            ha="left",
         )
     return figure
 
@@ -80,7 +98,9 @@ def plot_patches_on_picture(
             for axes, picture, name in ((grid[row, 0], clean, "clean"), (grid[row, 1], corrupted, "corrupted")):
                 axes.imshow(picture)
                 axes.set_title(name if row == 0 else "", fontsize=7, weight="normal")
-            grid[row, 0].set_ylabel(caption, fontsize=5.5)
+            grid[row, 0].set_ylabel(
+                "\n".join(textwrap.wrap(caption, 24)), fontsize=6, rotation=0, ha="right", va="center", labelpad=6
+            )
             for at, block in enumerate(blocks):
                 axes = grid[row, 2 + at]
                 axes.imshow(corrupted.convert("L"), cmap="gray", alpha=0.55, extent=(0, 1, 1, 0))

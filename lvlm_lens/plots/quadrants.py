@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .theme import NEUTRAL, PAGE, ROLE_COLOURS, UNSAFE, new_figure, theme
+from .theme import NEUTRAL, PAGE, ROLE_COLOURS, ROLE_INK, new_figure, theme
 
 
 def _bars(
@@ -23,6 +23,13 @@ def _bars(
         at, value, yerr=[np.maximum(value - low, 0), np.maximum(high - value, 0)], fmt="none", ecolor="black",
         elinewidth=0.8, capsize=1.8,
     )  # fmt: skip
+
+
+def _words(quadrant: str) -> str:
+    """``SSU`` as words, a line each: what the picture, the words, and both together are."""
+    said = {"S": "safe", "U": "unsafe", "N": "none"}
+    parts = zip(("picture", "words", "together"), quadrant, strict=False)
+    return "\n".join(f"{part} {said.get(letter, 'unknown')}" for part, letter in parts)
 
 
 def plot_quadrants(
@@ -42,7 +49,7 @@ def plot_quadrants(
     names = [row["quadrant"] for row in lvlm]
     at = np.arange(len(names), dtype=float)
     with theme():
-        figure = new_figure(PAGE, 2.7)
+        figure = new_figure(PAGE, 3.0)
         axes = figure.subplots()
         bars: list[tuple[str, str, list[Mapping[str, Any]]]] = [
             ("perceived by the probe (LVLM)", ROLE_COLOURS["perception"], [row["perceived"] for row in lvlm]),
@@ -56,10 +63,10 @@ def plot_quadrants(
         width = 0.8 / len(bars)
         for number, (label, colour, cells) in enumerate(bars):
             _bars(axes, at + (number - (len(bars) - 1) / 2) * width, width * 0.94, cells, colour, label)
-        axes.set_xticks(at, [f"{row['quadrant']}\nn = {row['n']}" for row in lvlm])
+        axes.set_xticks(at, [f"{_words(row['quadrant'])}\nn = {row['n']}" for row in lvlm], fontsize=6.5)
         for tick, name in zip(axes.get_xticklabels(), names, strict=True):
-            tick.set_color(UNSAFE if name.endswith("U") else NEUTRAL)
-        axes.set_xlabel("quadrant: image, text, joint (S safe, U unsafe, N no picture); joint-unsafe ones in colour")
+            tick.set_color(ROLE_INK["perception"] if name.endswith("U") else NEUTRAL)
+        axes.set_xlabel("what is unsafe in the items; those that are harmful as a whole in colour")
         axes.set_ylabel("share of items (%)")
         axes.set_ylim(0, 104)
         axes.set_title(title or "Perceived, and refused")

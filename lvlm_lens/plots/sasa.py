@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from .theme import COLUMN, NEUTRAL, PAGE, ROLE_COLOURS, block_axis, new_figure, theme
+from .theme import COLUMN, NEUTRAL, PAGE, ROLE_COLOURS, block_axis, ink_on, new_figure, theme
 
 
 def plot_gain_map(cells: Sequence[Mapping[str, Any]], n_blocks: int, title: str = "") -> Figure:
@@ -29,7 +29,8 @@ def plot_gain_map(cells: Sequence[Mapping[str, Any]], n_blocks: int, title: str 
         image = axes.imshow(values, cmap="PuOr_r", vmin=-top, vmax=top, origin="lower")
         for cell in cells:
             y, x = blocks_s.index(cell["safety"]), blocks_f.index(cell["fused"])
-            axes.text(x, y, f"{cell['gain']:+.2f}", ha="center", va="center", fontsize=5.5)
+            ink = ink_on(image.cmap(image.norm(cell["gain"])))
+            axes.text(x, y, _signed(cell["gain"]), ha="center", va="center", fontsize=5.5, color=ink)
             if cell["q_value"] <= 0.05:
                 axes.add_patch(_frame(x, y))
         axes.set_xticks(range(len(blocks_f)), [str(b) for b in blocks_f])
@@ -42,6 +43,11 @@ def plot_gain_map(cells: Sequence[Mapping[str, Any]], n_blocks: int, title: str 
         bar.set_label("gain over no projection (framed: q <= .05)", fontsize=6.5)
         bar.ax.tick_params(labelsize=6.5)
     return figure
+
+
+def _signed(value: float) -> str:
+    """Two digits with the sign; what rounds to nothing has none."""
+    return "0.00" if round(value, 2) == 0 else f"{value:+.2f}"
 
 
 def _frame(x: int, y: int) -> Any:

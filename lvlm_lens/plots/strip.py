@@ -19,6 +19,29 @@ def two_dimensions(states: np.ndarray) -> np.ndarray:
     return flat
 
 
+def aligned_planes(states: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """:func:`two_dimensions` of each block, each plane turned or mirrored to fit the one before.
+
+    Sign and order of principal components are arbitrary, so without this the clouds flip from block to block.  The turn
+    is the orthogonal Procrustes solution of the standardised planes; distances within a plane are untouched.
+
+    Args:
+        states: ``[n, d]`` a block, the same items in the same order.
+    """
+    from scipy.linalg import orthogonal_procrustes
+
+    planes: list[np.ndarray] = []
+    for block in states:
+        plane = two_dimensions(block)
+        if planes:
+            before, here = planes[-1], plane
+            scale_before, scale_here = (np.linalg.norm(each) or 1.0 for each in (before, here))
+            turn, _ = orthogonal_procrustes(here / scale_here, before / scale_before)
+            plane = plane @ turn
+        planes.append(plane)
+    return planes
+
+
 def choose_blocks(blocks: Sequence[int], most: int = 12) -> list[int]:
     """At most ``most`` blocks, evenly spaced, first and last included."""
     if len(blocks) <= most:
@@ -56,7 +79,8 @@ def plot_strip(points: dict[int, np.ndarray], labels: np.ndarray, aurocs: dict[i
             grid[0, 0].scatter([], [], s=14, c=colour, label=label)
         figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
         figure.suptitle(
-            title or "First two principal components by block (corner: AUROC of the linear probe)",
+            title or "First two principal components by block, each plane turned to fit the one before "
+            "(corner: AUROC of the linear probe)",
             fontsize=8.5, weight="bold", x=0.01, ha="left",
         )  # fmt: skip
     return figure

@@ -19,6 +19,8 @@ from matplotlib.figure import Figure
 from ..depth import block_at_depth, relative_depth
 
 ROLE_COLOURS = {"perception": "#D55E00", "semantics": "#0072B2", "expression": "#009E73"}
+ROLE_INK = {"perception": "#A84600", "semantics": "#005C94", "expression": "#00684D"}
+"""The same colours, dark enough for words on white."""
 ROLE_TITLES = {
     "perception": "Safety perception",
     "semantics": "Semantic understanding",
@@ -38,7 +40,7 @@ BASELINE_TITLES = {
     "random_twin": "random-weight twin",
     "random_features": "random features",
 }
-SAFE, UNSAFE, NEUTRAL = "#0072B2", "#D55E00", "#777777"
+SAFE, UNSAFE, NEUTRAL = "#0072B2", "#D55E00", "#696969"
 COLUMN, PAGE = 3.4, 7.0
 """Widths in inches of one column and of a whole page."""
 
@@ -77,6 +79,13 @@ def theme() -> Iterator[None]:
     """Draw with the project's style inside the block; the user's own style is untouched outside."""
     with mpl.rc_context(_STYLE):  # type: ignore[arg-type]
         yield
+
+
+def ink_on(colour: Sequence[float]) -> str:
+    """Black or white, whichever is easier to read on a colour (``r, g, b`` in 0 to 1; WCAG's relative luminance)."""
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3])
+    luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    return "black" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "white"
 
 
 def new_figure(width: float = COLUMN, height: float = 2.4) -> Figure:

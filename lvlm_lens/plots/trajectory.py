@@ -27,7 +27,6 @@ def plot_trajectory(trajectories: Mapping[str, Any], agreement: Curve, n_blocks:
             above.plot(blocks, part["value"], color=colour, marker="o", ms=3, label=f"{name} items (n = {part['n']})")
         above.axhline(0, color=NEUTRAL, lw=0.8, ls=(0, (3, 2)))
         above.set_ylabel("lens refusal log-odds (nats)")
-        above.legend(loc="upper left")
         above.set_title(title or "From decision to words", pad=14)
         block_axis(above, blocks, n_blocks)
         above.set_xlabel("")
@@ -40,4 +39,5 @@ def plot_trajectory(trajectories: Mapping[str, Any], agreement: Curve, n_blocks:
         below.set_ylim(0, 1.04)
         below.set_ylabel("top token is\nthe final one")
         block_axis(below, blocks, n_blocks, depth_axis=False)
+        figure.legend(*above.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure

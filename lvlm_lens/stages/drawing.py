@@ -31,11 +31,12 @@ def draw_figures(
     findings: Findings,
 ) -> list[dict[str, str]]:
     """Draw and write every figure; returns name, files and caption of each."""
+    from ..plots.atlas import plot_atlas
     from ..plots.consensus import plot_consensus_atlas
     from ..plots.curves import plot_curve
     from ..plots.interactive import interactive_atlas, save_interactive
     from ..plots.quadrants import plot_quadrants
-    from ..plots.strip import choose_blocks, plot_strip, two_dimensions
+    from ..plots.strip import plot_strip
     from ..plots.theme import ROLE_TITLES, save_figure
     from ..plots.trajectory import plot_trajectory
 
@@ -57,17 +58,23 @@ def draw_figures(
     drawn: list[tuple[str, str, Callable[[], Any]]] = [
         (
             "atlas",
-            "Where safety perception, semantic understanding and expression stand over the depth of the model.",
+            "Where safety perception, semantic understanding and expression stand over the depth of the model, above "
+            "the strongest baseline of each block and the twin with shuffled weights.",
+            lambda: plot_atlas(located.curves, located.roles, n_blocks, f"Safety atlas of {model.name}", caveat),
+        ),
+        (
+            "consensus",
+            "Every measure of a role as a share of its own height above what it has to beat; how far they agree.",
             lambda: plot_consensus_atlas(
                 {role: findings.of_role(role) for role in findings.consensus},
                 findings.consensus,
                 n_blocks,
-                f"Safety atlas of {model.name}",
+                f"Measures of {model.name} beside each other",
                 caveat,
                 HEADLINES,
                 findings.standing,
             ),
-        )
+        ),
     ]
     for role in located.roles:
         if role.name in located.curves:
@@ -104,11 +111,7 @@ def draw_figures(
         (
             "strip",
             "Representations of harmful and harmless items, block by block.",
-            lambda: plot_strip(
-                {b: two_dimensions(used.block(b)) for b in choose_blocks(evidence.blocks)},
-                harm_labels(used.samples),
-                aurocs,
-            ),
+            lambda: plot_strip(_planes(used), harm_labels(used.samples), aurocs),
         ),
         (
             "trajectory",
@@ -125,6 +128,14 @@ def draw_figures(
     made[0]["html"] = save_interactive(page, folder, "atlas")
     tell("drawing figures", len(drawn), len(drawn))
     return made
+
+
+def _planes(used: Evidence) -> dict[int, Any]:
+    """Planes of the blocks that are shown, turned to fit one another."""
+    from ..plots.strip import aligned_planes, choose_blocks
+
+    shown = choose_blocks(used.blocks)
+    return dict(zip(shown, aligned_planes([used.block(block) for block in shown]), strict=True))
 
 
 def draw_causal(
@@ -147,8 +158,9 @@ def draw_causal(
         drawn.append(("patching", caption, plot_patch_grid(grid, model.n_blocks)))
         pictures = picture_effects(model, data, grid, folder / "patch_tokens", tell)
         if pictures:
-            shown = sorted({0, grid.blocks[len(grid.blocks) // 4], grid.blocks[len(grid.blocks) // 2]})
-            chosen = [(a, b, effect[[grid.blocks.index(k) for k in shown]], text) for a, b, effect, text in pictures]
+            places = telling_blocks([effect for _, _, effect, _ in pictures])
+            shown = [grid.blocks[at] for at in places]
+            chosen = [(a, b, effect[places], text) for a, b, effect, text in pictures]
             caption = "Single image tokens patched before a block (denoising), laid over the pictures of three pairs."
             drawn.append(("patching_picture", caption, plot_patches_on_picture(chosen, shown)))
     if report is not None:
@@ -166,6 +178,21 @@ def draw_causal(
     if grid is not None:
         made[0]["html"] = save_interactive(interactive_patch_grid(grid), folder, "patching")
     return made
+
+
+def telling_blocks(effects: list[Any]) -> list[int]:
+    """Places of three blocks that show how the picture's part ends: the first, the last at which single tokens still
+    carry a tenth of their largest mean effect, and the one between.
+
+    Args:
+        effects: ``[block, side, side]`` a pair.
+    """
+    import numpy as np
+
+    by_block = np.mean([np.abs(effect).mean((1, 2)) for effect in effects], axis=0)
+    last = int(np.flatnonzero(by_block >= 0.1 * by_block.max())[-1])
+    last = min(max(last, 2), len(by_block) - 1)
+    return sorted({0, last // 2, last})
 
 
 def draw_defenses(folder: Path, table: EvaluationResult | None) -> list[dict[str, str]]:

@@ -130,6 +130,6 @@ def picture_effects(
     for at, pair in enumerate(pairs):
         assert pair.clean.image is not None and pair.corrupted.image is not None
         shown = effect[:, :, at].reshape(len(fine.blocks), side, side)
-        caption = textwrap.shorten(pair.clean.text, 30, placeholder=" ...")
+        caption = textwrap.shorten(pair.clean.text, 130, placeholder=" ...")
         found.append((pair.clean.image.load(), pair.corrupted.image.load(), shown, caption))
     return found

@@ -1,0 +1,39 @@
+"""The page of a study on constructed models."""
+
+from __future__ import annotations
+
+from ..folder import ReportFolder
+from ..parts import Page, Section, Table, plain_rows
+
+
+def page(folder: ReportFolder, name: str = "selftest.json") -> Page:
+    """The page of what ``lvlm-lens selftest --out FILE`` wrote: each measure's hits and false alarms."""
+    data = folder.json(name)
+    rows = data["measures"]
+    names = list(dict.fromkeys(key for row in rows for key, value in row.items() if _shown(value)))
+    missed = sorted(measure for measure, standing in data["standing"].items() if standing == "missed")
+    return Page(
+        title="Models whose answer is known",
+        subtitle=f"{data.get('models', '?')} constructed models, seed {data.get('seed', '?')}",
+        finding=f"{len(missed)} of {len(data['standing'])} measures miss a target"
+        + (f": {', '.join(word.replace('_', ' ') for word in missed)}." if missed else "."),
+        sections=[
+            Section(
+                "How often is the planted block found?",
+                [
+                    Table(
+                        "By measure",
+                        [n.replace("_", " ") for n in names],
+                        [[row.get(n) for n in names] for row in rows],
+                    )
+                ],
+            )
+        ],
+        origin=[("environment", plain_rows(data["environment"]))] if "environment" in data else [],
+        links=[(name, "everything on this page, as JSON")],
+    )
+
+
+def _shown(value: object) -> bool:
+    """Plain values and rates with an interval fit a cell."""
+    return not isinstance(value, (dict, list)) or (isinstance(value, dict) and {"value", "low", "high"} <= set(value))

@@ -1,0 +1,306 @@
+"""The page of a sweep or of locating: the finding, the linked views, and a section a question."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...errors import RunFolderError
+from ..folder import ReportFolder
+from ..parts import Cell, Explorer, Listing, Number, Page, Picture, Section, Table, Text, interval, percent, plain_rows
+
+SCHEMA = "lvlm-lens/sweep/1"
+ROLE_WORDS = {
+    "perception": "Danger is readable",
+    "semantics": "picture and words are understood together",
+    "expression": "the refusal is written",
+}
+_SECTION_OF = {
+    "measures": ("consensus",),
+    "perception": ("perception", "strip", "robustness"),
+    "semantics": ("semantics",),
+    "expression": ("expression", "trajectory"),
+    "behaviour": ("quadrants",),
+    "causal": ("patching", "patching_picture", "heads", "head_map", "knockout_flow", "flow"),
+    "sasa": ("sasa_map", "sasa_controls", "sasa_labels", "sasa_patching"),
+    "defenses": ("defense_plane",),
+}
+"""Which figures stand under which question; the rest stand at the end."""
+
+
+def page(folder: ReportFolder) -> Page:
+    """The page of a sweep."""
+    data = folder.json("result.json")
+    if not isinstance(data, Mapping):
+        raise RunFolderError(f"result.json in {str(folder.path)!r} holds no record")
+    if data.get("schema") != SCHEMA:
+        raise RunFolderError(
+            f"result.json in {str(folder.path)!r} has schema {data.get('schema')!r}; this version reads {SCHEMA!r}"
+        )
+    model, items = data["model"], data["dataset"]
+    pictures = {
+        row["name"]: Picture(source, row["caption"])
+        for row in data["figures"]
+        if (source := folder.figure(row.get("svg", row["png"]), row["png"])) is not None
+    }
+    opening = pictures.pop("atlas", None)
+    explored = folder.json("explore.json")
+    taken = {name for names in _SECTION_OF.values() for name in names}
+
+    def drawn(section: str) -> list[Picture]:
+        return [pictures[name] for name in _SECTION_OF[section] if name in pictures]
+
+    sections = [
+        Section("Look inside, block by block", [Explorer()]) if explored is not None else None,
+        Section("Where does it see danger?", [_role_text(data, "perception"), *drawn("perception")]),
+        Section(
+            "Where does it understand picture and words together?",
+            [_role_text(data, "semantics"), *drawn("semantics"), Text(f"Order: {data['order_test']['conclusion']}.")],
+        ),
+        Section("Where is the refusal written?", [_role_text(data, "expression"), *drawn("expression")]),
+        Section("What does it perceive and not refuse?", [_quadrants(data), *drawn("behaviour")]),
+        Section("Which measures agree?", [*drawn("measures"), *_measures(data)]),
+        Section("Does it cause the refusal?", [*_causal(data["causal"]), *drawn("causal")]),
+        Section("Does SASA help here?", [*_sasa(data["sasa"]), *drawn("sasa")]),
+        Section("What did the defences change?", [*_defenses(data["defenses"]), *drawn("defenses")]),
+    ]
+    rest = [picture for name, picture in pictures.items() if name not in taken]
+    if rest:
+        sections.append(Section("More figures", rest))
+    sections.append(Section("What was left out?", _left_out(data)))
+    return Page(
+        title=f"Safety atlas of {model['name']}",
+        subtitle=f"{items['name']}: {items['samples']} items, {items['harmful']} harmful and {items['harmless']} "
+        f"harmless; {model['blocks']} decoder blocks of width {model['d_model']}",
+        finding=finding(data),
+        numbers=_numbers(data),
+        opening=opening,
+        sections=[section for section in sections if section is not None and section.parts],
+        origin=[(part, plain_rows(data[part])) for part in ("model", "environment", "config", "timings")],
+        links=[
+            (name, what)
+            for name, what in (
+                ("result.json", "everything on this page, as JSON"),
+                ("curves.parquet", "every curve, as a table"),
+                ("explore.json", "items with scores, block by block"),
+            )
+            if folder.file(name) is not None
+        ],
+        data=None if explored is None else _interactive(data, explored),
+    )
+
+
+def finding(data: Mapping[str, Any]) -> str:
+    """What was found, as one sentence that needs no manual."""
+    said, missing = [], []
+    depth = data["model"]["blocks"]
+    for name, words in ROLE_WORDS.items():
+        role = data["roles"].get(name)
+        if not role or not role["found"]:
+            missing.append(name)
+            continue
+        of = f" of {depth}" if not said else ""
+        said.append(f"{words} from block {role['onset']}{of} [{role['onset_low']}, {role['onset_high']}]")
+    if not said:
+        return "Nothing was found that beats what it has to beat: " + "; ".join(
+            f"{name}: {data['roles'][name]['reason']}" for name in missing if data["roles"].get(name)
+        )
+    sentence = "; ".join(said)
+    if missing:
+        sentence += f"; not found: {' and '.join(missing)}"
+    return f"{sentence[0].upper()}{sentence[1:]}. {_capital(data['order_test']['conclusion'])}."
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:].rstrip(".")
+
+
+def _numbers(data: Mapping[str, Any]) -> list[Number]:
+    found = []
+    perception = data["roles"]["perception"]
+    if perception.get("value") is not None:
+        bars = {name: beaten[0] for name, beaten in (perception.get("beaten") or {}).items()}
+        strongest = max(bars, key=lambda name: bars[name]) if bars else None
+        against = f"; strongest baseline {strongest.replace('_', ' ')} {bars[strongest]:.2f}" if strongest else ""
+        found.append(
+            Number(
+                f"{perception['value']:.2f}",
+                f"[{perception['low']:.2f}, {perception['high']:.2f}]{against}",
+                "AUROC of the harm probe at its best block",
+            )
+        )
+    harmful = [row for row in data["quadrants"] if row["quadrant"].endswith("U")]
+    if harmful:
+        main = max(harmful, key=lambda row: row["n"])
+        found.append(_rate(main["refused"], f"{main['n']} harmful items refused ({quadrant_words(main['quadrant'])})"))
+    sasa = data["sasa"]
+    if sasa["done"]:
+        gain = sasa["gain"]
+        found.append(
+            Number(
+                f"{gain['gain']:+.3f}",
+                f"[{gain['low']:+.3f}, {gain['high']:+.3f}] AUROC",
+                "SASA against the same probe without projection",
+            )
+        )
+    return found
+
+
+def _rate(rate: Mapping[str, Any], label: str) -> Number:
+    value, _, rest = percent(rate).partition(" [")
+    return Number(value, f"[{rest}" if rest else "", label)
+
+
+def _role_text(data: Mapping[str, Any], name: str) -> Text:
+    role = data["roles"].get(name)
+    if not role:
+        return Text(f"{name.capitalize()} was not measured.", lead=True)
+    if not role["found"]:
+        return Text(f"{name.capitalize()}: not found. {_capital(role['reason'])}.", lead=True)
+    beaten = ", ".join(f"{key.replace('_', ' ')} {value[0]:.2f}" for key, value in role["beaten"].items())
+    return Text(
+        f"{name.capitalize()} begins in block {role['onset']} [{role['onset_low']}, {role['onset_high']}] and is "
+        f"highest in block {role['peak']}: {interval(role['value'], role['low'], role['high'])} AUROC. "
+        f"Beaten there: {beaten}.",
+        lead=True,
+    )
+
+
+_QUADRANT_WORDS = {"S": "safe", "U": "unsafe", "?": "unknown"}
+
+
+def quadrant_words(name: str) -> str:
+    """``SSU`` as words: picture, text, and both together."""
+    parts = [_QUADRANT_WORDS.get(letter, letter) for letter in name]
+    if len(parts) != 3:
+        return name
+    return f"picture {parts[0]}, words {parts[1]}, together {parts[2]}"
+
+
+def _quadrants(data: Mapping[str, Any]) -> Table:
+    rows = [
+        [
+            Cell(quadrant_words(r["quadrant"]), r["quadrant"]),
+            r["n"],
+            r["perceived"],
+            r["refused"],
+            r["perceived_not_refused"],
+        ]
+        for r in data["quadrants"]
+    ]
+    return Table(
+        "Share of items that the probe perceives, that the model refuses, and that are perceived and not refused",
+        ["items", "n", "perceived", "refused", "perceived, not refused"],
+        rows,
+    )
+
+
+def _measures(data: Mapping[str, Any]) -> list[Table]:
+    rows = []
+    for name, row in data["measures"].items():
+        found = row.get("finding")
+        if not row["done"]:
+            says = row.get("reason", "not done")
+        elif not found:
+            says = "describes, decides no role"
+        elif found["found"]:
+            says = f"from block {found['onset']} [{found['onset_low']}, {found['onset_high']}], peak {found['peak']}"
+        else:
+            says = f"not found: {found['reason']}"
+        rows.append([name.replace("_", " "), row["role"] or "-", says, row["standing"], row["source"]])
+    agreed = []
+    for name, c in data["consensus"].items():
+        where = f"from block {c['onset']} [{c['onset_low']}, {c['onset_high']}]" if c["found"] else c["reason"]
+        counted = [member for member in c["members"] if member not in c["excluded"]]
+        seen = sum(bool(c["members"][member]["found"]) for member in counted)
+        agreed.append([name, where, f"{seen} of {len(counted)}"])
+    return [
+        Table("Consensus of the counted measures", ["role", "where", "counted measures that find it"], agreed),
+        Table(
+            "Every measure, and whether it reaches its targets on models whose answer is known",
+            ["measure", "role", "says", "on known models", "source"],
+            rows,
+            folded=len(rows) > 12,
+        ),
+    ]
+
+
+def _causal(causal: Mapping[str, Any]) -> list[Any]:
+    if not causal["done"]:
+        return [Text(f"Patching was not done: {causal['reason']}")]
+    rows = []
+    for direction, best in causal["strongest"].items():
+        place = "nothing survives" if best is None else f"{best['position']}, block {best['block']}"
+        effect = "-" if best is None else interval(best["effect"], best["low"], best["high"])
+        rows.append([direction, place, effect])
+    check = causal["verification"]
+    survived = f"{causal['cells_surviving']} of {causal['cells']} cells survive the control for many tests"
+    checked = (
+        ""
+        if not check
+        else f" {check['cells']} cells were run again by plain forwards; largest difference "
+        + (f"{check['max_abs_diff']:.2g}.")
+    )
+    return [
+        Text(f"{causal['pairs']} pairs were patched, both ways; {survived}.{checked}", lead=True),
+        Table("Strongest cell that survives, by direction", ["direction", "cell", "share of the difference"], rows),
+    ]
+
+
+def _sasa(sasa: Mapping[str, Any]) -> list[Any]:
+    return [Text(sasa["verdict"] if sasa["done"] else f"SASA was not measured: {sasa['reason']}", lead=sasa["done"])]
+
+
+def _defenses(defenses: Mapping[str, Any]) -> list[Any]:
+    if not defenses["done"]:
+        return [Text(f"No defence was tried: {defenses['reason']}")]
+    rows = [[row["system"].replace("_", " "), row["attack_success"], row["over_refusal"]] for row in defenses["rows"]]
+    return [Table("A first look at defences", ["system", "attack success", "over-refusal"], rows)]
+
+
+def _left_out(data: Mapping[str, Any]) -> list[Any]:
+    problems = data["dataset"]["problem_list"]
+    parts: list[Any] = [Text(note) for note in data["notes"]]
+    if problems:
+        parts.append(Listing(f"{len(problems)} records left out", problems[:500]))
+    elif not parts:
+        parts.append(Text("No record was left out."))
+    return parts
+
+
+def _interactive(data: Mapping[str, Any], explored: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page's script draws: curves, items and the patch grid over one block axis."""
+    curves = [
+        {
+            "name": row["name"],
+            "blocks": row["blocks"],
+            "value": row["value"],
+            "low": row["low"],
+            "high": row["high"],
+            "null": row["null"],
+            "baselines": {
+                name: value["value"] if isinstance(value["value"], list) else [value["value"]] * len(row["blocks"])
+                for name, value in row["baselines"].items()
+            },
+        }
+        for row in data["curves"]
+        if row["name"] in ROLE_WORDS
+    ]
+    roles = {
+        name: {key: role[key] for key in ("found", "onset", "onset_low", "onset_high")}
+        for name, role in data["roles"].items()
+        if role
+    }
+    causal = data["causal"]
+    cells = causal["cells_table"] if causal["done"] else []
+    return {
+        "depth": data["model"]["blocks"],
+        "curves": curves,
+        "roles": roles,
+        "cells": [
+            {key: row.get(key) for key in ("direction", "block", "position", "effect", "low", "high", "survives")}
+            | {"adjusted": row.get("p_adjusted", row.get("q_value"))}
+            for row in cells
+        ],
+        "explore": explored,
+    }
