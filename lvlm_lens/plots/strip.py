@@ -79,8 +79,7 @@ def plot_strip(points: dict[int, np.ndarray], labels: np.ndarray, aurocs: dict[i
             grid[0, 0].scatter([], [], s=14, c=colour, label=label)
         figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
         figure.suptitle(
-            title or "First two principal components by block, each plane turned to fit the one before "
-            "(corner: AUROC of the linear probe)",
+            title or "First two principal components by block, turned to fit (corner: AUROC of the linear probe)",
             fontsize=8.5, weight="bold", x=0.01, ha="left",
         )  # fmt: skip
     return figure

@@ -35,7 +35,7 @@ def plot_trajectory(trajectories: Mapping[str, Any], agreement: Curve, n_blocks:
         below.plot(agreement.blocks, agreement.value, color="#222222", marker="o", ms=3)
         if agreement.null is not None:
             below.fill_between(agreement.blocks, 0, agreement.null, color="#E3E3E3", lw=0, zorder=0)
-            below.text(blocks[0], 0.03, "another item's token (95 %)", fontsize=6, color=NEUTRAL, va="bottom")
+            below.text(blocks[0], 0.03, "another item's token (95 %)", fontsize=6, color="#4A4A4A", va="bottom")
         below.set_ylim(0, 1.04)
         below.set_ylabel("top token is\nthe final one")
         block_axis(below, blocks, n_blocks, depth_axis=False)

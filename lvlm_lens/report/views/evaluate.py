@@ -61,13 +61,15 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         seconds = cost.get("seconds")
         shown.append(
             [
-                row["system"].replace("_", " "), row["attack_success"], row["over_refusal"], row["accuracy"],
-                detection.get("auroc"), cost.get("forwards"), None if seconds is None else 1000 * seconds,
+                row["system"].replace("_", " "), row["attack_success"], row.get("complied"), row["over_refusal"],
+                row["accuracy"], detection.get("auroc"), cost.get("forwards"),
+                None if seconds is None else 1000 * seconds,
             ]
         )  # fmt: skip
     header = [
         "system",
-        "attack success",
+        "not refused",
+        "complied",
         "over-refusal",
         "accuracy on harmless",
         "AUROC",

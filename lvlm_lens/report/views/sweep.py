@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import RunFolderError
+from ...locate.consensus import votes_text
+from ...locate.roles import Role
 from ..folder import ReportFolder
 from ..parts import Cell, Explorer, Listing, Number, Page, Picture, Section, Table, Text, interval, percent, plain_rows
 
@@ -58,7 +60,7 @@ def page(folder: ReportFolder) -> Page:
             [_role_text(data, "semantics"), *drawn("semantics"), Text(f"Order: {data['order_test']['conclusion']}.")],
         ),
         Section("Where is the refusal written?", [_role_text(data, "expression"), *drawn("expression")]),
-        Section("What does it perceive and not refuse?", [_quadrants(data), *drawn("behaviour")]),
+        Section("What does it perceive and not refuse?", [*_quadrants(data), *drawn("behaviour")]),
         Section("Which measures agree?", [*drawn("measures"), *_measures(data)]),
         Section("Does it cause the refusal?", [*_causal(data["causal"]), *drawn("causal")]),
         Section("Does SASA help here?", [*_sasa(data["sasa"]), *drawn("sasa")]),
@@ -156,7 +158,7 @@ def _role_text(data: Mapping[str, Any], name: str) -> Text:
     if not role:
         return Text(f"{name.capitalize()} was not measured.", lead=True)
     if not role["found"]:
-        return Text(f"{name.capitalize()}: not found. {_capital(role['reason'])}.", lead=True)
+        return Text(f"{name.capitalize()}: {Role.from_dict(role).absence}. {_capital(role['reason'])}.", lead=True)
     beaten = ", ".join(f"{key.replace('_', ' ')} {value[0]:.2f}" for key, value in role["beaten"].items())
     return Text(
         f"{name.capitalize()} begins in block {role['onset']} [{role['onset_low']}, {role['onset_high']}] and is "
@@ -177,7 +179,7 @@ def quadrant_words(name: str) -> str:
     return f"picture {parts[0]}, words {parts[1]}, together {parts[2]}"
 
 
-def _quadrants(data: Mapping[str, Any]) -> Table:
+def _quadrants(data: Mapping[str, Any]) -> list[Any]:
     rows = [
         [
             Cell(quadrant_words(r["quadrant"]), r["quadrant"]),
@@ -188,11 +190,13 @@ def _quadrants(data: Mapping[str, Any]) -> Table:
         ]
         for r in data["quadrants"]
     ]
-    return Table(
+    note = data.get("perceived_note")
+    table = Table(
         "Share of items that the probe perceives, that the model refuses, and that are perceived and not refused",
         ["items", "n", "perceived", "refused", "perceived, not refused"],
         rows,
     )
+    return [table, *([Text(f"Perceived: {note}")] if note else [])]
 
 
 def _measures(data: Mapping[str, Any]) -> list[Table]:
@@ -206,14 +210,12 @@ def _measures(data: Mapping[str, Any]) -> list[Table]:
         elif found["found"]:
             says = f"from block {found['onset']} [{found['onset_low']}, {found['onset_high']}], peak {found['peak']}"
         else:
-            says = f"not found: {found['reason']}"
+            says = f"{Role.from_dict(found).absence}: {found['reason']}"
         rows.append([name.replace("_", " "), row["role"] or "-", says, row["standing"], row["source"]])
     agreed = []
     for name, c in data["consensus"].items():
         where = f"from block {c['onset']} [{c['onset_low']}, {c['onset_high']}]" if c["found"] else c["reason"]
-        counted = [member for member in c["members"] if member not in c["excluded"]]
-        seen = sum(bool(c["members"][member]["found"]) for member in counted)
-        agreed.append([name, where, f"{seen} of {len(counted)}"])
+        agreed.append([name, where, votes_text(c)])
     return [
         Table("Consensus of the counted measures", ["role", "where", "counted measures that find it"], agreed),
         Table(
@@ -254,8 +256,10 @@ def _sasa(sasa: Mapping[str, Any]) -> list[Any]:
 def _defenses(defenses: Mapping[str, Any]) -> list[Any]:
     if not defenses["done"]:
         return [Text(f"No defence was tried: {defenses['reason']}")]
-    rows = [[row["system"].replace("_", " "), row["attack_success"], row["over_refusal"]] for row in defenses["rows"]]
-    return [Table("A first look at defences", ["system", "attack success", "over-refusal"], rows)]
+    keys = {"attack_success": "not refused", "complied": "complied", "over_refusal": "over-refusal"}
+    shown = {key: words for key, words in keys.items() if key in defenses["rows"][0]}
+    rows = [[row["system"].replace("_", " "), *(row[key] for key in shown)] for row in defenses["rows"]]
+    return [Table("A first look at defences", ["system", *shown.values()], rows)]
 
 
 def _left_out(data: Mapping[str, Any]) -> list[Any]:
