@@ -236,7 +236,7 @@ def _causal(causal: Mapping[str, Any]) -> list[Any]:
         effect = "-" if best is None else interval(best["effect"], best["low"], best["high"])
         rows.append([direction, place, effect])
     check = causal["verification"]
-    survived = f"{causal['cells_surviving']} of {causal['cells']} cells survive the control for many tests"
+    survived = f"{causal['cells_surviving']} of {causal['cells']} cells are above 0 and beat every null"
     checked = (
         ""
         if not check
