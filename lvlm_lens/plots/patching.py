@@ -27,8 +27,8 @@ def plot_patch_grid(
     """Effect by block and position, one panel a direction.
 
     0: as without the patch; 1: the patch alone makes the prompt behave as its donor.  Cells that do not beat 0 and
-    every null at a family-wise level over the grid are plain grey, so that no colour stands where nothing is shown; the others are framed, so
-    that an effect near 0 that survives does not look like an empty cell.
+    every null at a family-wise level over the grid are plain grey, so that no colour stands where nothing is shown; the
+    others are framed, so that an effect near 0 that survives does not look like an empty cell.
     """
     site = grid.sites[0] if site is None else site
     table = grid.summary(level)
