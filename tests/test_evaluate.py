@@ -133,12 +133,14 @@ def test_sasa_report_on_a_model_without_safety_says_so(llava: LVLM, data: list[S
     named = {row["name"]: row for row in report.controls}
     assert named["same_block"]["over_reference"]["gain"] == 0.0
     assert {"no_projection", "sasa", "other_sample", "norm_matched", "random", "complement"} <= set(named)
-    assert len(report.map["cells"]) == 3 and all("q_value" in cell for cell in report.map["cells"])
+    assert len(report.map["cells"]) == 3 and all("p_adjusted" in cell for cell in report.map["cells"])
     best = max(report.map["cells"], key=lambda c: (round(c["cv_auroc"], 6), c["safety"]))
     assert (best["safety"], best["fused"]) == (report.setting["safety_block"], report.setting["fused_block"])
     assert report.gain["gain"] == pytest.approx(report.sasa["auroc"] - report.reference["auroc"])
-    gained = report.gain["low"] > 0
-    assert report.verdict.startswith("SASA gains on") == gained
+    rivals = {row["rival"]: row for row in report.contest}
+    assert set(rivals) == {"no_projection", "rerun", "single_block"}
+    assert all(row["value"] == pytest.approx(row["auroc"] - row["rival_auroc"]) for row in rivals.values())
+    assert report.verdict.startswith("SASA is better on") == (rivals["no_projection"]["verdict"] == "better")
     assert [row["size"] for row in report.label_efficiency] == [4, 8, 16]
     assert "gain" in report.transfer[0] or "reason" in report.transfer[0]
     s = report.setting["safety_block"]

@@ -389,7 +389,9 @@ def block_number(model: LVLM, block: int) -> int:
 
 
 def blocks_of_roles(roles: Any) -> tuple[int, int]:
-    """(s, f) from located roles: where perception and semantics have reached 90 % of their height. [own]
+    """(s, f) from located roles: the ends of the ranges of perception and semantics. [own]
+
+    A range ends at the first block with :data:`~lvlm_lens.locate.roles.PLATEAU` (80 %) of the peak's height.
 
     Raises:
         UsageError: a role was not found, or semantics does not come after perception on this model.

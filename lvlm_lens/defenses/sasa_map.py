@@ -1,9 +1,9 @@
 """What SASA gains: every pair of blocks, every control, every training size, against the same probe without it.
 
-All comparisons are paired: two probes are fitted on the same training samples and scored on the same test
-samples, the test groups are resampled together, and the difference of the two AUROCs is taken in each
-replicate.  The intervals are therefore over test groups; probes are not refitted ([own], as is usual).
-The tests of the map are adjusted together (Benjamini & Hochberg).
+All comparisons here are paired and speak of the probes as fitted: two probes learn from the same training samples,
+each with its C chosen there (:mod:`.tuned`), and are scored on the same test samples.  Intervals resample test groups;
+tests swap the two scores of whole groups (:mod:`lvlm_lens.stats.paired_auroc`), adjusted over a map or a table by
+step-down max-T.  What another training sample would have given is the question of :mod:`.contest`, and the verdict's.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import numpy as np
 
 from ..data import Sample
 from ..errors import DataError
-from ..inference import false_discovery
 from ..locate.statistics import Resampling, auroc, interval, weighted_auroc
 from ..stats.groups import paired_bootstrap
+from ..stats.maxt import attainable, max_t
+from ..stats.paired_auroc import paired_auroc_parts
 from .base import groups_of
-from .probe import LogisticProbe
 from .projection import CONTROLS, Cell
-from .sasa import Extracted, cross_validated, subset
+from .sasa import Extracted, subset
+from .tuned import coordinates, inner_folds, tuned_scores
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "same_block": ("f = s: must change nothing", {}),
@@ -51,6 +52,7 @@ class Split:
 
     Attributes:
         train, test: samples; y_train, y_test: 1 harmful; weights: ``[replicate, test sample]``.
+        seed: of the inner folds by which probes choose their C.
     """
 
     train: list[Sample]
@@ -58,6 +60,17 @@ class Split:
     y_train: np.ndarray
     y_test: np.ndarray
     weights: np.ndarray
+    seed: int = 0
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels of :attr:`samples`."""
+        return np.concatenate([self.y_train, self.y_test])
+
+    @property
+    def groups(self) -> np.ndarray:
+        """Groups of :attr:`samples`."""
+        return groups_of(self.samples)
 
     @property
     def samples(self) -> list[Sample]:
@@ -79,13 +92,22 @@ def make_split(train: list[Sample], test: list[Sample], replicates: int, random_
     if both:
         raise DataError(f"{len(both)} group(s) stand in training and test, e.g. {sorted(both)[:2]}; they would leak")
     weights = Resampling(groups_of(test), replicates, random_state).weights()
-    return Split(train, test, labels[0], labels[1], weights)
+    return Split(train, test, labels[0], labels[1], weights, random_state)
 
 
-def test_scores(split: Split, rows: np.ndarray, C: float) -> np.ndarray:
-    """Log-odds on the test part of the probe fitted on the training part, ``[test sample]``."""
-    train, test = split.parts(rows)
-    return LogisticProbe(C).fit(train, split.y_train).decision_function(test)
+def test_scores(split: Split, rows: np.ndarray, chosen: np.ndarray | None = None) -> tuple[np.ndarray, float]:
+    """Log-odds on the test part of the tuned probe fitted on the training part, ``[test sample]``; its inner AUROC.
+
+    Args:
+        split: training and test.
+        rows: features of :attr:`Split.samples`.
+        chosen: indices of the training samples to use; default all.
+    """
+    train = np.zeros(len(rows), dtype=bool)
+    train[np.arange(len(split.train)) if chosen is None else chosen] = True
+    fold = inner_folds(split.labels, split.groups, train, split.seed)
+    scores, inner, _ = tuned_scores(coordinates(rows), split.labels, train[None], [fold])
+    return scores[0, len(split.train) :], float(inner[0])
 
 
 def with_interval(split: Split, scores: np.ndarray) -> dict[str, float]:
@@ -96,42 +118,50 @@ def with_interval(split: Split, scores: np.ndarray) -> dict[str, float]:
 
 def paired_gain(split: Split, scores: np.ndarray, reference: np.ndarray) -> dict[str, float]:
     """AUROC of ``scores`` minus that of ``reference`` on the same test samples, with interval and p-value."""
+    found = max_t(paired_auroc_parts(scores, reference, split.y_test), groups_of(split.test), seed=split.seed)
+    return {**_gain(split, scores, reference), "p_value": float(found.p[0])}
+
+
+def _gain(split: Split, scores: np.ndarray, reference: np.ndarray) -> dict[str, float]:
     ours, theirs = (weighted_auroc(s, split.y_test, split.weights)[:, 0] for s in (scores, reference))
     found = paired_bootstrap(ours, theirs)
     gain = float(auroc(scores, split.y_test) - auroc(reference, split.y_test))
-    return {
-        "gain": gain,
-        "low": float(found["low"]),
-        "high": float(found["high"]),
-        "p_value": float(found["p_value"]),
-    }
+    return {"gain": gain, "low": float(found["low"]), "high": float(found["high"])}
 
 
-def gain_map(
-    split: Split, made: Extracted, cells: Sequence[Cell], reference: np.ndarray, fold: np.ndarray, C: float
-) -> dict[str, Any]:
-    """The s x f map: AUROC, gain over ``reference`` with interval, p and q value of each cell.
+def _tested_together(split: Split, scores: Sequence[np.ndarray], reference: np.ndarray) -> list[dict[str, float]]:
+    """Gains of many scores over one reference, tested as one grid."""
+    parts = paired_auroc_parts(np.stack(scores), reference, split.y_test)
+    found = max_t(parts, groups_of(split.test), seed=split.seed)
+    return [
+        {**_gain(split, own, reference), "p_value": float(p), "p_adjusted": float(adjusted)}
+        for own, p, adjusted in zip(scores, found.p, found.adjusted, strict=True)
+    ]
+
+
+def gain_map(split: Split, made: Extracted, cells: Sequence[Cell], reference: np.ndarray) -> dict[str, Any]:
+    """The s x f map: AUROC, gain over ``reference`` with interval, p-value alone and adjusted over the map.
 
     ``cv_auroc`` is cross-validated on the training part only: what blocks may be chosen by.
     """
-    rows = []
-    for cell in cells:
-        features = made.cells[cell]
-        scores = test_scores(split, features, C)
-        rows.append(
-            {
-                "safety": cell.safety,
-                "fused": cell.fused,
-                "cv_auroc": cross_validated(split.parts(features)[0], split.y_train, fold, C),
-                "auroc": float(auroc(scores, split.y_test)),
-                **paired_gain(split, scores, reference),
-                "negative_share": made.negative[cell] / max(made.tokens[cell], 1),
-            }
-        )
-    q_values = false_discovery([row["p_value"] for row in rows])
-    for row, q in zip(rows, q_values, strict=True):
-        row["q_value"] = float(q)
-    return {"blocks": sorted({b for c in cells for b in (c.safety, c.fused)}), "cells": rows}
+    scored = [test_scores(split, made.cells[cell]) for cell in cells]
+    gains = _tested_together(split, [scores for scores, _ in scored], reference)
+    rows = [
+        {
+            "safety": cell.safety,
+            "fused": cell.fused,
+            "cv_auroc": inner,
+            "auroc": float(auroc(scores, split.y_test)),
+            **gain,
+            "negative_share": made.negative[cell] / max(made.tokens[cell], 1),
+        }
+        for cell, (scores, inner), gain in zip(cells, scored, gains, strict=True)
+    ]
+    return {
+        "blocks": sorted({b for c in cells for b in (c.safety, c.fused)}),
+        "cells": rows,
+        "attainable": attainable(groups_of(split.test), len(cells)),
+    }
 
 
 def variant_cells(cell: Cell, has_images: bool, controls_only: bool = False) -> dict[str, Cell]:
@@ -145,7 +175,7 @@ def variant_cells(cell: Cell, has_images: bool, controls_only: bool = False) -> 
 
 
 def compare(
-    split: Split, features: Mapping[str, np.ndarray], meanings: Mapping[str, str], C: float, reference: str, main: str
+    split: Split, features: Mapping[str, np.ndarray], meanings: Mapping[str, str], reference: str, main: str
 ) -> list[dict[str, Any]]:
     """A row a set of features: AUROC, gain over the reference, and what SASA has over it.
 
@@ -153,27 +183,25 @@ def compare(
         split: training and test.
         features: ``[train + test sample, feature]`` by name.
         meanings: one line each.
-        C: of the probe.
         reference: the name of the probe without projection.
         main: the name of SASA.
     """
-    scores = {name: test_scores(split, rows, C) for name, rows in features.items()}
+    scores = {name: test_scores(split, rows)[0] for name, rows in features.items()}
+    others = [name for name in scores if name != reference]
+    gains = dict(zip(others, _tested_together(split, [scores[n] for n in others], scores[reference]), strict=True))
     table = []
     for name, values in scores.items():
         row: dict[str, Any] = {"name": name, "meaning": meanings.get(name, ""), **with_interval(split, values)}
         if name != reference:
-            row["over_reference"] = paired_gain(split, values, scores[reference])
+            row["over_reference"] = gains[name]
         if name not in (main, reference):
             row["sasa_over_this"] = paired_gain(split, scores[main], values)
         table.append(row)
-    tested = [row["over_reference"] for row in table if "over_reference" in row]
-    for row, q in zip(tested, false_discovery([row["p_value"] for row in tested]), strict=True):
-        row["q_value"] = float(q)
     return table
 
 
 def label_efficiency(
-    split: Split, sasa: np.ndarray, plain: np.ndarray, sizes: Sequence[int], seeds: int, C: float, random_state: int
+    split: Split, sasa: np.ndarray, plain: np.ndarray, sizes: Sequence[int], seeds: int, random_state: int
 ) -> list[dict[str, Any]]:
     """AUROC of both probes by number of training samples (whole groups), mean over ``seeds`` subsets.
 
@@ -186,12 +214,10 @@ def label_efficiency(
         values: dict[str, list[float]] = {"sasa": [], "plain": []}
         for seed in range(seeds if size < len(split.train) else 1):
             chosen = subset(split.train, size, random_state + seed)
-            y = split.y_train[chosen]
-            if len(np.unique(y)) < 2:
+            if len(np.unique(split.y_train[chosen])) < 2:
                 continue  # counted: "seeds" below says how many subsets held both classes
             for name, features in (("sasa", sasa), ("plain", plain)):
-                train, test = split.parts(features)
-                scores = LogisticProbe(C).fit(train[chosen], y).decision_function(test)
+                scores, _ = test_scores(split, features, chosen)
                 draws[name].append(weighted_auroc(scores, split.y_test, split.weights)[:, 0])
                 values[name].append(float(auroc(scores, split.y_test)))
         if not values["sasa"]:

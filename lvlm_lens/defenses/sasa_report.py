@@ -1,8 +1,9 @@
 """One call that answers: does SASA help on this model, and is it the projection that helps?
 
-``sasa_report`` gives a :class:`SASAReport` whose first line is the verdict: what the located, given or
-cross-validated cell (s, f) gains over the same probe without projection at the same training size, on test
-groups that nothing was fitted or chosen on.  If it gains nothing, that is the verdict.
+``sasa_report`` gives a :class:`SASAReport` whose first line is the verdict: better, worse, equivalent, or not to be
+told, against the same probe without projection, the later blocks run again without it, and the best single block, in a
+:mod:`.contest` in which every method chooses its blocks and C in the same way and is fitted anew in every split.
+The map and the table of controls speak of one split and of the probes fitted there.
 """
 
 from __future__ import annotations
@@ -23,11 +24,14 @@ from ..evaluate.rates import rate
 from ..locate.statistics import Resampling, group_folds
 from ..models.lvlm import LVLM
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
+from ..stats.maxt import attainable
 from .base import groups_of, threshold_at
+from .contest import MARGIN, REPEATS
 from .probe import LogisticProbe
 from .projection import Cell
 from .sasa import SASA, Extracted, block_number, blocks_of_roles, candidate_blocks, extract, out_of_fold, subset
 from .sasa_causal import causal_report
+from .sasa_contest import MEANINGS, contest_line, run_contest
 from .sasa_map import (
     VARIANTS,
     Split,
@@ -41,6 +45,7 @@ from .sasa_map import (
 )
 from .sasa_map import test_scores as scores_on_test
 from .sasa_patching import patching_report
+from .tuned import TunedProbe
 
 SIZES = (10, 20, 50, 100, 200, 500)
 FALSE_POSITIVES = (0.01, 0.05)
@@ -54,7 +59,8 @@ class SASAReport:
     Attributes:
         verdict: the first line.
         setting: model, data, blocks and how they were chosen, sizes, feature, engine, largest resume error.
-        reference, sasa, gain: AUROC without and with projection, and the paired difference, on the test part.
+        contest: one row a rival (:func:`~lvlm_lens.defenses.contest.decide`).
+        reference, sasa, gain: AUROC without and with projection, and the paired difference, on the one test part.
         map: the s x f map (see :func:`~lvlm_lens.defenses.sasa_map.gain_map`).
         controls: one row a control or variant.
         label_efficiency: one row a training size.
@@ -68,6 +74,7 @@ class SASAReport:
 
     verdict: str
     setting: dict[str, Any]
+    contest: list[dict[str, Any]]
     reference: dict[str, float]
     sasa: dict[str, float]
     gain: dict[str, float]
@@ -102,13 +109,15 @@ class SASAReport:
         return pd.json_normalize(self.controls)
 
     def __str__(self) -> str:
-        lines = [self.verdict, ""]
+        lines = [self.verdict, "", "contest (everything chosen and fitted anew in each split)"]
+        lines += [f"  {contest_line(row)}" for row in self.contest]
+        lines += ["one split, probes as fitted"]
         for row in self.controls:
             gain = row.get("over_reference")
             text = f"  {row['name']:<14} AUROC {row['auroc']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
             if gain:
                 text += f"   over no projection {gain['gain']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
-                text += f" q={gain['q_value']:.3f}"
+                text += f" p={gain['p_adjusted']:.3f}"
             lines.append(f"{text}   {row['meaning']}")
         lines.append("label efficiency (training samples: SASA | without projection)")
         lines += [
@@ -215,13 +224,15 @@ def sasa_report(
         roles: located roles, whose blocks are used where they allow SASA.
         safety_block, fused_block: blocks given by hand; they win over roles.  With neither the cell of the map
             with the highest cross-validated AUROC on training data is used.
-        features, mode, positions, projection, C: of :class:`~lvlm_lens.defenses.sasa.SASA`.
+        features, mode, positions, projection: of :class:`~lvlm_lens.defenses.sasa.SASA`.
+        C: of the guard's probe, as published; everywhere else C is chosen (:mod:`~lvlm_lens.defenses.tuned`).
         candidates: blocks of the map; default every block, or four evenly spaced ones with ``quick``.
         n_train, n_test: at most so many samples (whole groups); default all, or 64 each with ``quick``.
         sizes: training sizes of the label-efficiency curve, those there are enough samples for.
         seeds: subsets a size.
         transfer_to: further data sets on which the fitted probes are scored.
-        quick: the smaller defaults above, controls without the variants of mode and position, 3 subsets a size.
+        quick: the smaller defaults above, controls without the variants of mode and position, 3 subsets a size, and a
+            contest of 5 splits in place of 15.
         replicates: of the bootstrap over test groups.
         batch_size: rows a forward.
         random_state: seed of everything drawn.
@@ -244,11 +255,13 @@ def sasa_report(
     asked, chosen_by = _asked(model, roles, safety_block, fused_block, notes)
     if asked is not None:
         cells.setdefault(asked, template.cell(*asked))
-    tell(f"s x f map: {len(cells)} cells, {len(train)} training and {len(test)} test samples")
-    made = extract(model, split.samples, list(cells.values()), features, batch_size)  # type: ignore[arg-type]
+    tell(f"s x f map: {attainable(groups_of(test), len(cells))}; {len(train)} training and {len(test)} test samples")
+    every = range(model.n_blocks)
+    made = extract(model, split.samples, list(cells.values()), features, batch_size, every)  # type: ignore[arg-type]
     fold = group_folds(split.y_train, groups_of(train), min(4, len(set(groups_of(train)))), random_state)
-    reference = scores_on_test(split, made.plain, C)
-    table = gain_map(split, made, list(cells.values()), reference, fold, C)
+    reference, _ = scores_on_test(split, made.plain)
+    table = gain_map(split, made, list(cells.values()), reference)
+    given = asked
     if asked is None:
         best = max(table["cells"], key=lambda row: (round(row["cv_auroc"], 6), row["safety"]))
         asked, chosen_by = (best["safety"], best["fused"]), "cross-validation on training data, over the map"
@@ -272,13 +285,19 @@ def sasa_report(
         MAIN: f"projection of block {cell.safety} on block {cell.fused}",
         "plain_fused": "no projection: the probe on the plain residual after the fused block",
     }
-    controls = compare(split, rows, meanings, C, REFERENCE, MAIN)
+    controls = compare(split, rows, meanings, REFERENCE, MAIN)
     by_name = {row["name"]: row for row in controls}
     gain = by_name[MAIN]["over_reference"]
     tell("label efficiency")
-    curve = label_efficiency(split, rows[MAIN], rows[REFERENCE], sizes, seeds, C, random_state)
+    curve = label_efficiency(split, rows[MAIN], rows[REFERENCE], sizes, seeds, random_state)
+    entrants = list(cells.values()) if given is None else [cell]
+    tell(f"contest: {len(entrants)} cells, as many runs again without projection, {model.n_blocks} single blocks")
+    contest = run_contest(model, split, made, entrants, features, batch_size, 1 if quick else REPEATS)
     tell("transfer, guard, cost")
-    fitted = {name: LogisticProbe(C).fit(split.parts(rows[name])[0], split.y_train) for name in (MAIN, REFERENCE)}
+    fitted = {
+        name: TunedProbe().fit(split.parts(rows[name])[0], split.y_train, groups_of(train), random_state)
+        for name in (MAIN, REFERENCE)
+    }
     moves = [_conveyed(model, split, cell, made, template, rows, replicates)]
     moves += [_other_set(model, other, cell, made, template, fitted, n_test, replicates) for other in transfer_to]
     guard = [_guard(split, made, rows[MAIN], fold, fpr, C, model) for fpr in FALSE_POSITIVES]
@@ -300,7 +319,8 @@ def sasa_report(
         "n_train": len(train),
         "n_test": len(test),
         "features": features,
-        "C": C,
+        "margin": MARGIN,
+        "C_of_guard": C,
         **options,
         "negative_share": made.negative[cell] / max(made.tokens[cell], 1),
         "engine": made.engine,
@@ -311,8 +331,9 @@ def sasa_report(
         notes.append(f"second passes ran as {made.engine}")
     notes.append(SASA.approximation)
     return SASAReport(
-        verdict=_verdict(setting, by_name, gain, table),
+        verdict=_verdict(setting, by_name, contest, table),
         setting=setting,
+        contest=contest,
         reference={k: by_name[REFERENCE][k] for k in ("auroc", "low", "high")},
         sasa={k: by_name[MAIN][k] for k in ("auroc", "low", "high")},
         gain=gain,
@@ -347,27 +368,35 @@ def _asked(
 
 
 def _verdict(
-    setting: dict[str, Any], rows: dict[str, dict[str, Any]], gain: dict[str, float], table: dict[str, Any]
+    setting: dict[str, Any], rows: dict[str, dict[str, Any]], contest: list[dict[str, Any]], table: dict[str, Any]
 ) -> str:
-    """One honest line: gains, loses, or nothing; and whether a control does as well."""
-    before, after = rows[REFERENCE]["auroc"], rows[MAIN]["auroc"]
-    numbers = f"{gain['gain']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}] AUROC ({before:.3f} to {after:.3f})"
-    where = (
-        f"s = {setting['safety_block']}, f = {setting['fused_block']}, {setting['n_train']} training and "
-        f"{setting['n_test']} test samples"
-    )
-    significant = sum(cell["q_value"] <= 0.05 and cell["gain"] > 0 for cell in table["cells"])
-    worse = sum(cell["q_value"] <= 0.05 and cell["gain"] < 0 for cell in table["cells"])
-    cells = len(table["cells"])
-    tail = f"; of {cells} cells of the map {significant} gain and {worse} lose at a false-discovery rate of 5 %"
+    """One honest line: what the contest says against each rival, and whether a control does as well."""
+    by_rival = {row["rival"]: row for row in contest}
+    first = by_rival[REFERENCE]
     name = setting["model"]
-    if gain["low"] > 0:
-        equal = [c for c in ("other_sample", "random", "norm_matched") if rows[c]["sasa_over_this"]["low"] <= 0]
-        but = f"; but {', '.join(equal)} does as well, so the gain is not this projection's" if equal else ""
-        return f"SASA gains on {name} over the same probe without projection: {numbers} at {where}{but}{tail}."
-    if gain["high"] < 0:
-        return f"SASA loses on {name} against the same probe without projection: {numbers} at {where}{tail}."
-    return f"SASA gains nothing on {name} over the same probe without projection: {numbers} at {where}{tail}."
+    says = {
+        "better": f"SASA is better on {name} than the same probe without projection",
+        "worse": f"SASA is worse on {name} than the same probe without projection",
+        "equivalent": f"SASA is equivalent on {name} to the same probe without projection",
+        "cannot be told": f"Whether SASA gains on {name} over the same probe without projection cannot be told",
+    }[first["verdict"]]
+    numbers = f"{first['value']:+.3f} [{first['low']:+.3f}, {first['high']:+.3f}] AUROC"
+    others = "; ".join(
+        f"against {MEANINGS[rival]}: {row['verdict']}, {row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+        for rival, row in by_rival.items()
+        if rival != REFERENCE
+    )
+    how = (
+        f"{first['splits']} splits, blocks and C chosen and fitted anew in each, equivalent within {first['margin']:g}"
+    )
+    equal = [c for c in ("other_sample", "random", "norm_matched") if rows[c]["sasa_over_this"]["low"] <= 0]
+    but = ""
+    if first["verdict"] == "better" and equal:
+        but = f"; but {', '.join(equal)} does as well on the test part, so the gain is not this projection's"
+    cells = table["cells"]
+    gain, lose = (sum(c["p_adjusted"] <= 0.05 and c["gain"] * side > 0 for c in cells) for side in (1, -1))
+    tail = f"of {len(cells)} cells of the map {gain} gain and {lose} lose at a family-wise level of 5 %"
+    return f"{says}: {numbers} ({how}); {others}{but}; {tail}."
 
 
 def _transfer_row(split: Split, sasa: np.ndarray, reference: np.ndarray, name: str) -> dict[str, Any]:
@@ -418,9 +447,10 @@ def _conveyed(
             train = {key: split.parts(rows[key])[0][keep] for key in (MAIN, REFERENCE)}
     except DataError as error:
         return {"name": name, "reason": str(error)}
+    groups = groups_of(part.train)
     scores = {
-        key: LogisticProbe(template.C)
-        .fit(train[key], part.y_train)
+        key: TunedProbe()
+        .fit(train[key], part.y_train, groups, int(template.random_state))
         .decision_function(split.parts(rows[key])[1][pictured])
         for key in (MAIN, REFERENCE)
     }
@@ -433,7 +463,7 @@ def _other_set(
     cell: Cell,
     made: Extracted,
     template: SASA,
-    fitted: dict[str, LogisticProbe],
+    fitted: dict[str, TunedProbe],
     n_test: int | None,
     replicates: int,
 ) -> dict[str, Any]:

@@ -15,7 +15,7 @@ def plot_gain_map(cells: Sequence[Mapping[str, Any]], n_blocks: int, title: str 
     """The s x f map: AUROC gained over the same probe without projection; cells that survive are framed.
 
     Args:
-        cells: rows with ``safety``, ``fused``, ``gain`` and ``q_value``, as ``gain_map`` makes them.
+        cells: rows with ``safety``, ``fused``, ``gain`` and ``p_adjusted``, as ``gain_map`` makes them.
     """
     with theme():
         figure = new_figure(COLUMN, 3.0)
@@ -31,7 +31,7 @@ def plot_gain_map(cells: Sequence[Mapping[str, Any]], n_blocks: int, title: str 
             y, x = blocks_s.index(cell["safety"]), blocks_f.index(cell["fused"])
             ink = ink_on(image.cmap(image.norm(cell["gain"])))
             axes.text(x, y, _signed(cell["gain"]), ha="center", va="center", fontsize=5.5, color=ink)
-            if cell["q_value"] <= 0.05:
+            if cell["p_adjusted"] <= 0.05:
                 axes.add_patch(_frame(x, y))
         axes.set_xticks(range(len(blocks_f)), [str(b) for b in blocks_f])
         axes.set_yticks(range(len(blocks_s)), [str(b) for b in blocks_s])
@@ -40,7 +40,7 @@ def plot_gain_map(cells: Sequence[Mapping[str, Any]], n_blocks: int, title: str 
         axes.grid(False)
         axes.set_title(title or "AUROC gained by projecting f onto s")
         bar = figure.colorbar(image, ax=axes, shrink=0.8)
-        bar.set_label("gain over no projection (framed: q <= .05)", fontsize=6.5)
+        bar.set_label("gain over no projection (framed: p <= .05 over the map)", fontsize=6.5)
         bar.ax.tick_params(labelsize=6.5)
     return figure
 

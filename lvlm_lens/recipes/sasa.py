@@ -61,9 +61,9 @@ def measure(context: Context, material: Material) -> Outcome:
         rate_row("interception", sides[0]),
         rate_row("false positives", sides[1]),
     ]
-    gain = report.gain
-    count = len(set(groups_of(test).tolist()))
-    effect = Effect("AUROC with projection minus without", gain["gain"], gain["low"], gain["high"], count, "AUROC")
+    gain = next(row for row in report.contest if row["rival"] == "no_projection")
+    count = len(set(groups_of([*train, *test]).tolist()))
+    effect = Effect("AUROC with projection minus without", gain["value"], gain["low"], gain["high"], count, "AUROC")
     figures = {
         "sasa_controls": plot_controls(report.controls),
         "sasa_map": plot_gain_map(report.map["cells"], context.model.n_blocks),
