@@ -11,6 +11,8 @@ from lvlm_lens.locate.evidence import Evidence, gather
 from lvlm_lens.locate.locating import harm_labels, locate_roles, quadrant_table
 from lvlm_lens.locate.probe import LinearProbe
 from lvlm_lens.locate.statistics import permute_labels
+from lvlm_lens.locate.study import unembedding_of
+from lvlm_lens.locate.trajectory import Trajectory
 from lvlm_lens.models.refusal_tokens import refusal_log_odds, refusal_token_ids
 
 FAST = LinearProbe(permutations=20, replicates=200)
@@ -45,6 +47,35 @@ def test_evidence_equals_plain_forwards(mini, some, evidence):
         assert evidence.top[row] == int(logits.argmax()) == evidence.lens_top[row, -1]
         vision = mini.model.model.vision_tower(encoded.inputs["pixel_values"], output_hidden_states=True)
         np.testing.assert_allclose(evidence.image[row], vision.hidden_states[-1][0].detach().mean(0), atol=1e-5)
+
+
+def test_kl_of_the_lens_equals_plain_forwards(mini, some, evidence):
+    norm, head = mini.model.model.language_model.norm, mini.model.lm_head
+    for row in (3, 80):
+        encoded = mini.encode(some[row])
+        with torch.inference_mode():
+            output = mini.model(**encoded.inputs, output_hidden_states=True)
+            final = output.logits[0, -1].double().log_softmax(-1)
+            for block in (0, 5, 10):
+                lens = head(norm(output.hidden_states[block + 1][0, -1])).double().log_softmax(-1)
+                kl = float((final.exp() * (final - lens)).sum())
+                assert evidence.lens_kl[row, block] == pytest.approx(kl, rel=1e-4, abs=1e-4)
+        assert evidence.lens_kl[row, -1] == pytest.approx(0, abs=1e-4)
+
+
+def test_trajectory_from_what_was_read_equals_reading_again(mini, evidence):
+    refused = evidence.log_odds > 0
+    groups = np.asarray([s.group for s in evidence.samples])
+    settings = {"replicates": 100, "permutations": 10}
+    again = Trajectory(unembedding_of(mini), evidence.refusal_ids, **settings).fit(evidence, refused, groups)
+    read = (evidence.lens_log_odds, evidence.lens_top, evidence.lens_kl)
+    found = Trajectory(unembedding_of(mini), evidence.refusal_ids, **settings)
+    found.fit_readings(evidence, *read, refused, groups)
+    for name in ("decision_curve_", "log_odds_curve_", "token_curve_", "kl_curve_"):
+        for part in ("value", "low", "high"):
+            ours, theirs = getattr(getattr(found, name), part), getattr(getattr(again, name), part)
+            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4, err_msg=f"{name} {part}")
+    np.testing.assert_array_equal(found.onset_, again.onset_)
 
 
 def test_refusal_log_odds_stay_finite():

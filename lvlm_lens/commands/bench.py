@@ -10,9 +10,12 @@ from .options import add_output_options
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the benchmarks."""
-    parser.add_argument("what", choices=("capture", "patch", "probe"), help="which benchmark")
+    parser.add_argument("what", choices=("capture", "patch", "probe", "sweep"), help="which benchmark")
     parser.add_argument("--threads", type=int, metavar="N", help="torch threads (default: torch's own)")
     parser.add_argument("--out", metavar="FILE", help="write the JSON there too")
+    parser.add_argument("--model", default="mini", metavar="NAME", help="sweep: the model (default: mini)")
+    parser.add_argument("--dataset", default="mini", metavar="NAME", help="sweep: the data set (default: mini)")
+    parser.add_argument("--limit", type=int, metavar="N", help="sweep: at most N items")
     add_output_options(parser)
 
 
@@ -30,6 +33,14 @@ def run(options: argparse.Namespace) -> int:
         from ..bench.patch import bench_patch, patch_table
 
         found, table = (result := bench_patch()), patch_table(result)
+    elif options.what == "sweep":
+        from ..bench.sweep import bench_sweep, sweep_table
+        from ..config import SweepConfig
+        from .console import progress_bars
+
+        with progress_bars(options.quiet) as tell:
+            result = bench_sweep(SweepConfig(options.model, options.dataset, limit=options.limit), tell)
+        found, table = result, sweep_table(result)
     else:
         from ..locate.bench_probe import bench_probe, probe_table
 

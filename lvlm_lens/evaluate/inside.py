@@ -81,7 +81,9 @@ class InsideTable:
                 lens.append(refusal_log_odds(logits, before.refusal_ids).cpu().numpy())
                 top.append(logits.argmax(-1).cpu().numpy())
         odds, best = np.concatenate(lens), np.concatenate(top)
-        return replace(before, resid=found, lens_log_odds=odds, lens_top=best, log_odds=odds[:, -1], top=best[:, -1])
+        return replace(
+            before, resid=found, lens_log_odds=odds, lens_top=best, log_odds=odds[:, -1], top=best[:, -1], lens_kl=None
+        )
 
     def _row(self, name: str, located: Located, before: Located | None) -> dict[str, Any]:
         row: dict[str, Any] = {"system": name, "roles": {}}

@@ -27,7 +27,7 @@ from ..errors import NumericalError
 from ..models.encode import Encoded
 from ..models.lvlm import LVLM
 from ..models.positions import Positions
-from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
+from ..models.refusal_tokens import refusal_log_odds, refusal_sums, refusal_token_ids
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class Evidence:
         image: float32 ``[n, d_vision]`` mean of the vision tower's last block (NaN rows without a
             picture), or ``None``.
         refusal_ids: the refusal tokens that were used.
+        lens_kl: float32 ``[n, B]`` KL divergence of the lens from the model's own first-token distribution, in nats,
+            or ``None`` (evidence of earlier versions, and of defended runs).
     """
 
     samples: tuple[Sample, ...]
@@ -60,6 +62,7 @@ class Evidence:
     embedding: np.ndarray = field(repr=False)
     image: np.ndarray | None = field(repr=False)
     refusal_ids: tuple[int, ...] = ()
+    lens_kl: np.ndarray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -83,6 +86,9 @@ class Evidence:
         arrays: dict[str, Any] = {}
         for name in _ARRAYS:
             pieces = [getattr(part, name) for part in parts]
+            if name == "lens_kl" and any(piece is None for piece in pieces):
+                arrays[name] = None
+                continue
             if name == "image":
                 if width is None:
                     arrays[name] = None
@@ -122,10 +128,11 @@ class Evidence:
         refusal = tuple(int(i) for i in arrays.pop("refusal_ids"))
         depth = int(arrays.pop("depth")[0])
         arrays.setdefault("image", None)
+        arrays.setdefault("lens_kl", None)
         return cls(tuple(by_id[i] for i in ids), blocks, depth, refusal_ids=refusal, **arrays)
 
 
-_ARRAYS = ("resid", "lens_log_odds", "lens_top", "log_odds", "top", "embedding", "image")
+_ARRAYS = ("resid", "lens_log_odds", "lens_top", "log_odds", "top", "embedding", "image", "lens_kl")
 
 
 def gather(
@@ -214,9 +221,11 @@ def _one_batch(
         logits = model.logits(encoded)  # [batch, vocab]
     states = torch.stack([kept["last"][b].to(model.device) for b in blocks], dim=1)  # [batch, B, d_model]
     lens = anatomy.lens(states).float()  # one product for all blocks: [batch, B, vocab]
+    inside, outside = refusal_sums(lens, refusal)
     arrays = {
         "resid": torch.stack([kept["resid"][b].to(model.device) for b in blocks], dim=1),
-        "lens_log_odds": refusal_log_odds(lens, refusal),
+        "lens_log_odds": inside - outside,
+        "lens_kl": _kl_to(logits, lens, torch.logaddexp(inside, outside)),
         "lens_top": lens.argmax(-1),
         "log_odds": refusal_log_odds(logits, refusal),
         "top": logits.argmax(-1),
@@ -227,6 +236,14 @@ def _one_batch(
         if pooled is not None:
             arrays["image"] = pooled
     return {name: value.cpu().numpy() for name, value in arrays.items()}
+
+
+def _kl_to(final: torch.Tensor, lens: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
+    """KL of each block's lens ``[batch, B, vocab]``, whose log-sum-exp is ``total``, from ``final [batch, vocab]``."""
+    logp = torch.log_softmax(final, -1)
+    p = logp.exp()
+    expected = torch.einsum("bv,bkv->bk", p, lens)  # no second array of the lens's size
+    return ((p * logp).sum(-1, keepdim=True) - expected + total).clamp(min=0)
 
 
 def _pool_pictures(vision: torch.Tensor, encoded: Encoded) -> torch.Tensor | None:

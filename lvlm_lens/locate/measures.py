@@ -21,6 +21,7 @@ from .blocks import SelectedBlocks
 from .concept_probe import ConceptProbe
 from .curve import Curve, curve_from_draws
 from .difference_consistency import DifferenceConsistency
+from .evidence import Evidence
 from .geometry import BlockCKA, IntrinsicDimension, LabelCKA
 from .lens_readability import LensReadability
 from .locating import joint_items
@@ -253,11 +254,15 @@ def _refusal_lens(study: Study) -> Measured:
 def _trajectory(study: Study) -> Measured:
     study.needs_last_block()
 
-    def fit(states: Any, lens: Any) -> Trajectory:
+    def fit(read: Evidence, lens: Any) -> Trajectory:
         measure = Trajectory(lens, study.evidence.refusal_ids, **study.draws)
-        return measure.fit(states, study.refused, study.groups)
+        if read.lens_kl is None:
+            return measure.fit(study.last_blocks if read is study.evidence else read, study.refused, study.groups)
+        # the lens was read when the model ran; a second time would cost as much as many forwards
+        found = (read.lens_log_odds, read.lens_top, read.lens_kl)
+        return measure.fit_readings(read, *found, study.refused, study.groups)
 
-    own = fit(study.last_blocks, study.lens)
+    own = fit(study.evidence, study.lens)
     curve = own.curve_
     if study.lens_twin is not None:  # the twin's lens against the model's decisions
         curve = curve.with_baseline("random_twin", fit(*study.lens_twin).curve_)

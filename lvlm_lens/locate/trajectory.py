@@ -80,6 +80,23 @@ class Trajectory(Measure):
             answers: ``[sample]`` token id of the answer; default the last block's top-1.
         """
         self._read(activations, answers)
+        return self._fit(activations, labels, groups)
+
+    def fit_readings(
+        self, activations: Any, log_odds: np.ndarray, top: np.ndarray, kl: np.ndarray, labels: Any, groups: Any = None
+    ) -> Trajectory:
+        """As :meth:`fit`, from what was read through the lens before; entropies and ranks are then not known.
+
+        ``log_odds`` and ``kl`` in nats and ``top`` token ids, ``[sample, block]``; ``activations`` names the blocks.
+        """
+        ids = token_ids(self.refusal_ids, self.unembedding.vocab, "refusal_ids")
+        self.refusal_log_odds_, self.kl_, self.top1_ = (np.asarray(a) for a in (log_odds, kl, top))
+        self.says_refusal_ = np.isin(self.top1_, ids)
+        self.final_top1_ = self.top1_[:, -1].copy()
+        self.answer_on_top_ = self.top1_ == self.final_top1_[:, None]
+        return self._fit(activations, labels, groups)
+
+    def _fit(self, activations: Any, labels: Any, groups: Any) -> Trajectory:
         n = len(self.final_top1_)
         self.refused_ = self.says_refusal_[:, -1] if labels is None else np.asarray(labels).astype(bool)
         if len(self.refused_) != n:
@@ -125,6 +142,7 @@ class Trajectory(Measure):
                 ):
                     getattr(self, name)[part, at] = value.cpu().numpy()
         self.final_top1_ = self.top1_[:, -1].copy()
+        self.answer_on_top_ = self.answer_rank_ == 0
 
     def _curves(self, activations: Any, groups: Any, weights: np.ndarray, n: int) -> None:
         refused, said = self.refused_, self.says_refusal_.astype(np.float64)
@@ -171,7 +189,7 @@ class Trajectory(Measure):
 
     def _onsets(self) -> None:
         """Refused items: from where a refusal token is top-1 and stays; others: from where the answer token is."""
-        hit = np.where(self.refused_[:, None], self.says_refusal_, self.answer_rank_ == 0)
+        hit = np.where(self.refused_[:, None], self.says_refusal_, self.answer_on_top_)
         stays = np.flip(np.logical_and.accumulate(np.flip(hit, 1), 1), 1)  # from here to the end
         first = stays.argmax(1)
         self.onset_ = np.where(stays.any(1), np.asarray(self.blocks_)[first], -1)

@@ -67,13 +67,15 @@ class Unembedding:
 
     def gram(self, centred: bool) -> torch.Tensor:
         """``W'W`` of the (row-mean-centred) unembedding, ``[d, d]`` float64: ``|W h|^2 = h' (W'W) h``."""
-        if centred not in self._gram:
+        if False not in self._gram:
             total = torch.zeros(self.weight.shape[1], self.weight.shape[1], dtype=torch.float64)
-            mean = self.weight.float().mean(0) if centred else torch.zeros(self.weight.shape[1])
+            mean = torch.zeros(self.weight.shape[1], dtype=torch.float64)
             for part in self.weight.split(8192):
-                piece = (part.float() - mean).double().cpu()
+                piece = part.double().cpu()
                 total += piece.T @ piece
-            self._gram[centred] = total
+                mean += piece.sum(0) / self.vocab
+            self._gram[False] = total
+            self._gram[True] = total - self.vocab * torch.outer(mean, mean)
         return self._gram[centred]
 
 

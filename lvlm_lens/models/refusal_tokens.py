@@ -54,9 +54,13 @@ def refusal_log_odds(logits: torch.Tensor, token_ids: Sequence[int]) -> torch.Te
 
     Computed as a difference of two log-sum-exps, so it stays finite where ``P_ref`` rounds to 0 or 1.
     """
-    logits = logits.float()
-    mask = torch.zeros(logits.shape[-1], dtype=torch.bool, device=logits.device)
-    mask[list(token_ids)] = True
-    inside = logits.masked_fill(~mask, -torch.inf).logsumexp(-1)
-    outside = logits.masked_fill(mask, -torch.inf).logsumexp(-1)
+    inside, outside = refusal_sums(logits, token_ids)
     return inside - outside
+
+
+def refusal_sums(logits: torch.Tensor, token_ids: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log-sum-exp of the refusal tokens' logits and of all others', float32 ``[...]`` each."""
+    logits = logits.float()
+    ids = torch.as_tensor(sorted(set(token_ids)), device=logits.device)
+    outside = logits.index_fill(-1, ids, -torch.inf).logsumexp(-1)
+    return logits.index_select(-1, ids).logsumexp(-1), outside

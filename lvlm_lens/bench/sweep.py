@@ -1,0 +1,82 @@
+"""What a whole sweep costs beside the plain forwards of the same items.
+
+The sweep runs in a new folder, stage by stage on the clock.  Then the same items go once through the plain Hugging
+Face model, encoded by its own processor, in batches of the same size and with the same number of threads: no hooks,
+no lens, nothing kept.  A sweep also runs the random-weight twin and, for pictures, the items in words, so its reading
+alone is two to three such passes.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..config import SweepConfig
+from ..models.lvlm import LVLM, batches
+from ..stages.inputs import load_inputs
+from ..sweep import Tell, run_sweep
+
+READING = "gather_"
+"""How the sweep's stages that run forwards over all items begin."""
+
+
+def bench_sweep(config: SweepConfig, tell: Tell | None = None) -> dict[str, Any]:
+    """Seconds of a sweep by stage, of the plain forwards of its items, and their ratio.
+
+    Args:
+        config: what to sweep; ``out`` is not used.
+        tell: progress callback of the sweep.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        start, cpu = time.perf_counter(), time.process_time()
+        result = run_sweep(replace(config, out=str(Path(folder) / "run")), tell)
+        whole, whole_cpu = time.perf_counter() - start, time.process_time() - cpu
+    stages = dict(result.data["timings"])
+    model, data = load_inputs(config)
+    start, cpu = time.perf_counter(), time.process_time()
+    _plain_forwards(model, data.samples, config.batch_size)
+    plain, plain_cpu = time.perf_counter() - start, time.process_time() - cpu
+    return {
+        "model": config.model,
+        "dataset": config.dataset,
+        "items": len(data),
+        "blocks": model.n_blocks,
+        "d_model": model.anatomy.d_model,
+        "threads": torch.get_num_threads(),
+        "device": str(model.device),
+        "seconds_by_stage": stages,
+        "seconds": round(whole, 2),
+        "seconds_besides_reading": round(whole - sum(s for n, s in stages.items() if n.startswith(READING)), 2),
+        "cpu_seconds": round(whole_cpu, 2),
+        "plain_forwards_seconds": round(plain, 2),
+        "plain_forwards_cpu_seconds": round(plain_cpu, 2),
+        "ratio": round(whole / plain, 2),
+    }
+
+
+@torch.inference_mode()
+def _plain_forwards(model: LVLM, samples: Any, size: int) -> None:
+    for batch in batches(samples, size):
+        encoded = model.encode([samples[i] for i in batch])
+        model.model(**encoded.inputs, use_cache=False, logits_to_keep=1)
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def sweep_table(found: dict[str, Any]) -> str:
+    """The result in words and aligned columns."""
+    lines = [
+        f"sweep of {found['model']} on {found['dataset']}: {found['items']} items, {found['blocks']} blocks of width "
+        f"{found['d_model']}, {found['threads']} threads, {found['device']}",
+        *(f"  {name:<24}{seconds:>10.1f} s" for name, seconds in found["seconds_by_stage"].items()),
+        f"  {'whole sweep':<24}{found['seconds']:>10.1f} s",
+        f"  {'besides reading':<24}{found['seconds_besides_reading']:>10.1f} s",
+        f"  {'plain forwards, once':<24}{found['plain_forwards_seconds']:>10.1f} s",
+        f"the sweep costs {found['ratio']:.1f} times one pass of plain forwards over its items",
+    ]
+    return "\n".join(lines)
