@@ -39,13 +39,13 @@ class ProjectorStage:
 
 def _mix() -> dict[str, float]:
     return {
-        "joint": 0.60,
+        "joint": 0.64,
         "use": 0.05,
-        "intent": 0.05,
-        "naming": 0.10,
-        "describing": 0.05,
-        "kind": 0.02,
-        "fact": 0.13,
+        "intent": 0.06,
+        "naming": 0.08,
+        "describing": 0.04,
+        "kind": 0.01,
+        "fact": 0.12,
     }
 
 
@@ -53,14 +53,14 @@ def _mix() -> dict[str, float]:
 class PictureStage:
     """``smol``: pictures of ``mini``'s world, mostly harmless requests, text replay."""
 
-    steps: int = 360
+    steps: int = 140
     rate: float = 5e-4
     projector_rate: float = 2e-4
     rank: int = 12
     targets: tuple[str, ...] = tuple(LINEAR)
     pictures: int = 2
     """Pictures a step."""
-    questions: int = 14
+    questions: int = 16
     """Chats about each picture."""
     harmful_share: float = 0.3
     mix: dict[str, float] = field(default_factory=_mix)
@@ -69,10 +69,10 @@ class PictureStage:
     answer_tokens: int = 16
     contrasts: int = 4
     """Chats of ``smol-text``'s contrasts in a step's row of text."""
-    told: int = 4
+    told: int = 3
     """Chats of ``mini``'s world told in words in that row."""
     replay_mix: dict[str, float] = field(default_factory=lambda: {"joint": 0.7, "intent": 0.1, "fact": 0.2})
     replay_weight: float = 0.5
-    held_texts: int = 120
+    held_texts: int = 80
     """Held-out requests in words that a validation looks at."""
-    log_every: int = 60
+    log_every: int = 35

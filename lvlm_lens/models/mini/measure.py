@@ -85,9 +85,17 @@ class Speaker:
             found += self.tokenizer.batch_decode(made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         return found
 
-    @torch.no_grad()
     def states(self, texts: Sequence[str], pictures: Sequence[Image.Image] | None = None) -> np.ndarray:
-        """Every block's output at the last prompt token: float32 [n, blocks, d]."""
+        """Every block's output at the last prompt token: float32 [n, blocks, d]; equal prompts are run once."""
+        shown = [picture.tobytes() for picture in pictures] if pictures is not None else [b""] * len(texts)
+        places: dict[tuple[str, bytes], int] = {}
+        rows = [places.setdefault(prompt, len(places)) for prompt in zip(texts, shown, strict=True)]
+        first = [rows.index(place) for place in range(len(places))]
+        made = self._states([texts[i] for i in first], None if pictures is None else [pictures[i] for i in first])
+        return made[rows]
+
+    @torch.no_grad()
+    def _states(self, texts: Sequence[str], pictures: Sequence[Image.Image] | None) -> np.ndarray:
         seen: dict[int, torch.Tensor] = {}
 
         def keep(block: int) -> Any:
