@@ -11,7 +11,9 @@ from .adapters import LINEAR
 class TextStage:
     """``smol-text``: LoRA on contrasts."""
 
-    steps: int = 180
+    steps: int = 150
+    schedule: int = 180
+    """Steps over which the rate falls to nothing; the training stops before, when little of the rate is left."""
     rate: float = 5e-4
     rank: int = 8
     targets: tuple[str, ...] = tuple(LINEAR)
@@ -53,7 +55,7 @@ def _mix() -> dict[str, float]:
 class PictureStage:
     """``smol``: pictures of ``mini``'s world, mostly harmless requests, text replay."""
 
-    steps: int = 140
+    steps: int = 135
     rate: float = 5e-4
     projector_rate: float = 2e-4
     rank: int = 12
@@ -75,4 +77,4 @@ class PictureStage:
     replay_weight: float = 0.5
     held_texts: int = 80
     """Held-out requests in words that a validation looks at."""
-    log_every: int = 35
+    log_every: int = 45

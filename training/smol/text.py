@@ -110,7 +110,7 @@ def train_text(
     fresh = text_packs(stage, encoder, [r for r in everything if r.split == "train"], voice, seed + 1)
     trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, stage.rate, betas=(0.9, 0.98), weight_decay=stage.decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, stage.rate, stage.steps, pct_start=0.08)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, stage.rate, stage.schedule, pct_start=0.08)
     started = time.time()
     total = 0.0
     for step in range(1, stage.steps + 1):
