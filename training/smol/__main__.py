@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from lvlm_lens.data import load_dataset
+from lvlm_lens.data.registry import load_dataset
 from lvlm_lens.models.mini.recipe.journal import Journal
 from lvlm_lens.models.smol import smol_base_path
 

@@ -16,11 +16,11 @@ import numpy as np
 from PIL import Image
 from transformers import AutoTokenizer
 
-from ...data import load_dataset
 from ...data.mini import load_mini
 from ...data.mini.heldout import NEW_STYLE_THINGS, styles_of
 from ...data.mini.objects import THINGS
 from ...data.mini.render import render
+from ...data.registry import load_dataset
 from ...evaluate.refusal import is_refusal
 from ..mini.measure import Speaker, auroc, joint_probe, naming, pictures_of, probe_scores, wilson
 from . import smol_base_path, smol_path, smol_text_path
