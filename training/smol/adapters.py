@@ -9,6 +9,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
+BASE_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -38,7 +39,9 @@ def with_adapter(base: Path, rank: int, targets: list[str], start: Path | None =
 
 def save_adapter(adapted: PeftModel, folder: Path) -> None:
     """Write PEFT's folder with the matrices in float16."""
+    adapted.peft_config["default"].base_model_name_or_path = BASE_NAME  # and not where it lay
     adapted.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_model.safetensors"
     save_file({name: tensor.half() for name, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
+    path.chmod(0o644)

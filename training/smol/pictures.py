@@ -118,6 +118,7 @@ def save_projector(projector: torch.nn.Module, path: Path) -> None:
     """Write the projector's state dict in float16."""
     tensors = {name: tensor.detach().half().contiguous() for name, tensor in projector.state_dict().items()}
     save_file(tensors, path, metadata={"format": "pt"})
+    path.chmod(0o644)
 
 
 def train_pictures(
