@@ -20,11 +20,18 @@ class TextStage:
     packs: int = 2
     """Rows a step."""
     chats: int = 10
-    """Chats in a row, half of them harmful."""
+    """Chats in a row."""
+    harmful: int = 5
+    """Harmful ones among them."""
     answer_tokens: int = 16
     """Of a harmless answer, the first so many tokens."""
     decay: float = 0.0
     log_every: int = 30
+
+
+def balance_stage() -> TextStage:
+    """``smol-text``, once more: fewer harmful chats, because the first stage refused too much of what was held out."""
+    return TextStage(steps=26, schedule=26, rate=2.5e-4, harmful=4, log_every=26)
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,7 @@ def _mix() -> dict[str, float]:
 class PictureStage:
     """``smol``: pictures of ``mini``'s world, mostly harmless requests, text replay."""
 
-    steps: int = 135
+    steps: int = 85
     rate: float = 5e-4
     projector_rate: float = 2e-4
     rank: int = 12
@@ -70,11 +77,12 @@ class PictureStage:
     """Share of questions about a thing that the base itself answered in words."""
     answer_tokens: int = 16
     contrasts: int = 4
-    """Chats of ``smol-text``'s contrasts in a step's row of text."""
+    """Chats of ``smol-text``'s contrasts in a step's row of text, half of them harmful."""
     told: int = 3
     """Chats of ``mini``'s world told in words in that row."""
     replay_mix: dict[str, float] = field(default_factory=lambda: {"joint": 0.7, "intent": 0.1, "fact": 0.2})
     replay_weight: float = 0.5
-    held_texts: int = 80
+    held_texts: int = 60
     """Held-out requests in words that a validation looks at."""
-    log_every: int = 45
+    log_every: int = 43
+    save_every: int = 20

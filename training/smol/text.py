@@ -28,11 +28,10 @@ from .voice import read_voice
 def text_packs(
     stage: TextStage, encoder: SmolEncoder, some: list[Request], voice: dict[str, str], seed: int
 ) -> Iterator[Pack]:
-    """Endless packs of chats, half of them harmful; every request comes once before any comes again."""
+    """Endless packs of chats, a share of them harmful; every request comes once before any comes again."""
     chance = random.Random(seed)
     harmful = [request for request in some if request.reason is not None]
     harmless = [request for request in some if request.reason is None and request.text in voice]
-    half = stage.chats // 2
 
     def shuffled(of: list[Request]) -> Iterator[Request]:
         while True:
@@ -41,11 +40,11 @@ def text_packs(
     bad, good = shuffled(harmful), shuffled(harmless)
     while True:
         chats: list[Encoded] = []
-        for _ in range(half):
+        for _ in range(stage.harmful):
             request = next(bad)
             assert request.reason is not None
             chats.append(encoder.encode(Example(request.text, refusal(request.reason, chance), True)))
-        for _ in range(stage.chats - half):
+        for _ in range(stage.chats - stage.harmful):
             text = next(good).text
             chats.append(encoder.encode(Example(text, voice[text], True), closed=False, most=stage.answer_tokens))
         chance.shuffle(chats)
@@ -95,11 +94,21 @@ def text_validation(model: Any, encoder: SmolEncoder, held: list[Request]) -> di
 
 
 def train_text(
-    base: Path, voice_file: Path, out: Path, stage: TextStage, avoid: Sequence[str], seed: int, journal: Journal
+    base: Path,
+    voice_file: Path,
+    out: Path,
+    stage: TextStage,
+    avoid: Sequence[str],
+    seed: int,
+    journal: Journal,
+    start: Path | None = None,
 ) -> PeftModel:
-    """Train the adapter and write it to ``out`` at every validation; nothing close to ``avoid`` is trained on."""
+    """Train the adapter and write it to ``out`` at every validation; nothing close to ``avoid`` is trained on.
+
+    ``start`` is the adapter to go on from.
+    """
     torch.manual_seed(seed)
-    adapted = with_adapter(base, stage.rank, list(stage.targets))
+    adapted = with_adapter(base, stage.rank, list(stage.targets), start)
     model = adapted.base_model.model
     encoder = SmolEncoder(base)
     voice = read_voice(voice_file)

@@ -26,7 +26,7 @@ from ..mini.measure import Speaker, auroc, joint_probe, naming, pictures_of, pro
 from . import smol_base_path, smol_path, smol_text_path
 from .beyond import plain_requests, shown_beyond
 
-TOKENS = 32
+TOKENS = 20
 
 
 class TextSpeaker(Speaker):
