@@ -115,7 +115,7 @@ def test_names_of_crowded_defences_do_not_cover_each_other(count):
 
 def test_sasa_map_is_readable_on_every_colour_and_has_no_negative_zero():
     cells = [
-        {"safety": s, "fused": f, "gain": g, "q_value": 0.01 if g > 0.05 else 0.5}
+        {"safety": s, "fused": f, "gain": g, "p_adjusted": 0.01 if g > 0.05 else 0.5}
         for (s, f), g in zip(
             [(s, f) for s in range(5) for f in range(s + 1, 6)], np.linspace(-0.12, 0.12, 15), strict=True
         )

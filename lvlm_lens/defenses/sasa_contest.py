@@ -68,7 +68,8 @@ def run_contest(
         "rerun": enter(((_name(cell), coordinates(reruns.cells[other])) for cell, other in again.items()), splits),
         "single_block": enter(_single_blocks(model, made, features), splits),
     }
-    return decide(entries, "sasa", splits, margin)
+    rows = decide(entries, "sasa", splits, margin)
+    return [{"meaning": MEANINGS[row["rival"]], **row} for row in rows]
 
 
 def _name(cell: Cell) -> str:
@@ -90,7 +91,7 @@ def contest_line(row: Mapping[str, Any]) -> str:
     told = f"{row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}], p = {row['p']:.3f}"
     chose = f"it chose {row['rival_chose']} in {row['rival_chose_in']} of {row['splits']} splits"
     return (
-        f"against {MEANINGS[row['rival']]}: {row['verdict']}, {row['auroc']:.3f} and {row['rival_auroc']:.3f}, {told}, "
+        f"against {row['meaning']}: {row['verdict']}, {row['auroc']:.3f} and {row['rival_auroc']:.3f}, {told}, "
         f"equivalent within {row['margin']:g}: p = {row['p_equivalent']:.3f} ({chose}, SASA {row['sasa_chose']} in "
         f"{row['sasa_chose_in']})"
     )

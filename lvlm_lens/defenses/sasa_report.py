@@ -31,7 +31,7 @@ from .probe import LogisticProbe
 from .projection import Cell
 from .sasa import SASA, Extracted, block_number, blocks_of_roles, candidate_blocks, extract, out_of_fold, subset
 from .sasa_causal import causal_report
-from .sasa_contest import MEANINGS, contest_line, run_contest
+from .sasa_contest import contest_line, run_contest
 from .sasa_map import (
     VARIANTS,
     Split,
@@ -382,7 +382,7 @@ def _verdict(
     }[first["verdict"]]
     numbers = f"{first['value']:+.3f} [{first['low']:+.3f}, {first['high']:+.3f}] AUROC"
     others = "; ".join(
-        f"against {MEANINGS[rival]}: {row['verdict']}, {row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+        f"against {row['meaning']}: {row['verdict']}, {row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
         for rival, row in by_rival.items()
         if rival != REFERENCE
     )

@@ -16,7 +16,7 @@ _CAPTIONS = {
 def page(folder: ReportFolder) -> Page:
     """The page of ``sasa.json``."""
     data = folder.json("sasa.json")
-    setting, gain = data["setting"], data["gain"]
+    setting = data["setting"]
     pictures = [
         Picture(source, caption)
         for name, caption in _CAPTIONS.items()
@@ -31,6 +31,14 @@ def page(folder: ReportFolder) -> Page:
                 interval(over.get("gain"), over.get("low"), over.get("high"), 3, sign=True), row["meaning"],
             ]
         )  # fmt: skip
+    rivals = [
+        [
+            row["meaning"], row["verdict"], f"{row['auroc']:.3f}", f"{row['rival_auroc']:.3f}",
+            interval(row["value"], row["low"], row["high"], 3, sign=True),
+            f"{row['rival_chose']} in {row['rival_chose_in']} of {row['splits']}",
+        ]
+        for row in data["contest"]
+    ]  # fmt: skip
     header = ["system", "AUROC", "over no projection", "what it is"]
     return Page(
         title=f"SASA on {setting['model']}",
@@ -39,11 +47,27 @@ def page(folder: ReportFolder) -> Page:
         finding=data["verdict"],
         numbers=[
             Number(
-                f"{gain['gain']:+.3f}", f"[{gain['low']:+.3f}, {gain['high']:+.3f}] AUROC", "gain over no projection"
+                f"{row['value']:+.3f}",
+                f"[{row['low']:+.3f}, {row['high']:+.3f}] AUROC, {row['verdict']}",
+                f"against {row['meaning']}",
             )
+            for row in data["contest"]
         ],
         opening=pictures[1] if len(pictures) > 1 else None,
         sections=[
+            Section(
+                "Is it better than its rivals?",
+                [
+                    Text(
+                        f"Every method chooses its blocks and the strength of its probe in the same way, and is fitted "
+                        f"anew in each of {data['contest'][0]['splits']} splits; equivalent means within "
+                        f"{setting['margin']:g} AUROC."
+                    ),
+                    Table(
+                        "SASA and its rivals", ["against", "verdict", "SASA", "rival", "difference", "it chose"], rivals
+                    ),
+                ],
+            ),
             Section("Is it the projection that helps?", [Table("SASA and its controls", header, controls)]),
             Section("Which blocks?", [pictures[0]] if pictures else [Text("No map was drawn.")]),
             Section("More figures", pictures[2:]),

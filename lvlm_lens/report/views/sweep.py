@@ -137,11 +137,11 @@ def _numbers(data: Mapping[str, Any]) -> list[Number]:
         found.append(_rate(main["refused"], f"{main['n']} harmful items refused ({quadrant_words(main['quadrant'])})"))
     sasa = data["sasa"]
     if sasa["done"]:
-        gain = sasa["gain"]
+        plain = next(row for row in sasa["contest"] if row["rival"] == "no_projection")
         found.append(
             Number(
-                f"{gain['gain']:+.3f}",
-                f"[{gain['low']:+.3f}, {gain['high']:+.3f}] AUROC",
+                f"{plain['value']:+.3f}",
+                f"[{plain['low']:+.3f}, {plain['high']:+.3f}] AUROC, {plain['verdict']}",
                 "SASA against the same probe without projection",
             )
         )
@@ -303,7 +303,7 @@ def _interactive(data: Mapping[str, Any], explored: Mapping[str, Any]) -> dict[s
         "roles": roles,
         "cells": [
             {key: row.get(key) for key in ("direction", "block", "position", "effect", "low", "high", "survives")}
-            | {"adjusted": row.get("p_adjusted", row.get("q_value"))}
+            | {"adjusted": row["p_adjusted"]}
             for row in cells
         ],
         "explore": explored,
