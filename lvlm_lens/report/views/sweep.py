@@ -137,14 +137,15 @@ def _numbers(data: Mapping[str, Any]) -> list[Number]:
         found.append(_rate(main["refused"], f"{main['n']} harmful items refused ({quadrant_words(main['quadrant'])})"))
     sasa = data["sasa"]
     if sasa["done"]:
-        plain = next(row for row in sasa["contest"] if row["rival"] == "no_projection")
-        found.append(
+        found += [
             Number(
-                f"{plain['value']:+.3f}",
-                f"[{plain['low']:+.3f}, {plain['high']:+.3f}] AUROC, {plain['verdict']}",
+                f"{row['value']:+.3f}",
+                f"[{row['low']:+.3f}, {row['high']:+.3f}] AUROC, {row['verdict']}",
                 "SASA against the same probe without projection",
             )
-        )
+            for row in sasa.get("contest", ())  # runs of before the contest have none
+            if row["rival"] == "no_projection"
+        ]
     return found
 
 
@@ -303,7 +304,7 @@ def _interactive(data: Mapping[str, Any], explored: Mapping[str, Any]) -> dict[s
         "roles": roles,
         "cells": [
             {key: row.get(key) for key in ("direction", "block", "position", "effect", "low", "high", "survives")}
-            | {"adjusted": row["p_adjusted"]}
+            | {"adjusted": row.get("p_adjusted", row.get("q_value"))}
             for row in cells
         ],
         "explore": explored,
