@@ -8,12 +8,22 @@ from ..errors import UsageError, near_matches
 from .newer import tellme, x_boundary
 from .procedure import Procedure, Published
 from .procedures import care, first_token, hiddendetect, safety_heads, safety_layers, shiftdc, tga
+from .sasa import sasa
 
 _CODE, _THIRD, _SECOND = "read in the authors' code", "read in an independent reimplementation", "read second-hand"
 
 PROCEDURES: Mapping[str, Procedure] = {
     p.name: p
     for p in (
+        Procedure(
+            "sasa", "SASA", "arXiv 2507.21637 [abs], blocks [3P]",
+            "Danger is perceived in an earlier block (s) than the one where semantics is fused (f).",
+            "how the paper finds s and f could not be read; here: the onset of the linear probe of harm over all items "
+            "(s) and over items unsafe only together (f), above shuffled labels but without the baselines that "
+            "`locate` asks a role to beat: a cue in words or picture counts [own]",
+            ("last",), ("perceive", "fuse"), (Published("LLaVA-1.5-7B", 13, 15, 32, f"{_THIRD}; base 0 or 1 unclear"),),
+            sasa,
+        ),
         Procedure(
             "safety-layers", "Safety Layers", "arXiv 2408.17003 [code]",
             "A range of early blocks parts malicious prompts from normal ones.",
@@ -73,8 +83,9 @@ PROCEDURES: Mapping[str, Procedure] = {
         Procedure(
             "first-token", "First token", "arXiv 2403.09037",
             "The first answer token's logits tell harmful from harmless: the place is after the last block.",
-            "AUROC of a probe on those logits, five folds by group (the paper trains on ten samples a scenario)",
-            ("first_token",), ("perceive", "fuse"), (Published("LVLMs", 31, 31, 32, "by definition"),), first_token,
+            "AUROC of a probe on those logits, five folds by group (the paper trains on ten samples a scenario); the "
+            "place is given, so on models of known answer only its false alarms say anything",
+            ("first_token",), (), (Published("LVLMs", 31, 31, 32, "by definition"),), first_token,
             labels=False,
         ),
         Procedure(
