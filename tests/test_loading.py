@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from lvlm_lens.data import ImageObject, Sample
-from lvlm_lens.errors import DataError, ModelError, UsageError
+from lvlm_lens.errors import DataError, ModelError, SiteError, UsageError
 from lvlm_lens.models import LVLM
 from lvlm_lens.models.processors import StillVideoProcessor
 from lvlm_lens.models.tiny import tiny_model
@@ -68,10 +68,25 @@ def test_a_checkpoint_whose_parts_lie_is_refused_unless_told(folders, monkeypatc
 
     from lvlm_lens.models import anatomy
 
-    monkeypatch.setitem(anatomy.FAMILIES, "llava", replace(anatomy.FAMILIES["llava"], mid_norm="input_layernorm"))
-    with pytest.raises(ModelError, match="fails its checks: blocks add up"):
+    wrong = replace(anatomy.FAMILIES["llava"], norm="layers.0.input_layernorm")
+    monkeypatch.setitem(anatomy.FAMILIES, "llava", wrong)
+    with pytest.raises(ModelError, match="fails its checks: plain, with a picture"):
         LVLM.from_pretrained(folders["llava"])
     assert LVLM.from_pretrained(folders["llava"], check=False).n_blocks == 4
+
+
+def test_a_site_that_is_something_else_is_refused_and_the_model_is_not(folders, monkeypatch):
+    from dataclasses import replace
+
+    from lvlm_lens.models import anatomy
+
+    wrong = replace(anatomy.FAMILIES["llava"], mid_norm="input_layernorm")
+    monkeypatch.setitem(anatomy.FAMILIES, "llava", wrong)
+    loaded = LVLM.from_pretrained(folders["llava"])
+    assert loaded.warnings == ("resid_mid cannot be read in 4 blocks",)
+    with pytest.raises(SiteError, match=r"resid_mid of block 0 was not found.*does not decide what the block writes"):
+        loaded.capture([Sample("a", "Is it safe")], sites="blocks.0.hook_resid_mid")
+    assert loaded.capture([Sample("a", "Is it safe")], sites="attn_out")
 
 
 def test_a_row_whose_part_is_missing_names_it(folders, monkeypatch):
@@ -205,3 +220,58 @@ def test_a_configuration_that_is_no_configuration(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(ModelError, match="cannot be read"):
         LVLM.from_pretrained(tmp_path)
+
+
+# -- templates and system prompts --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{{ 'a' * 10 ** 10 }}",
+        "{% set ns = namespace(x='aaaa') %}{% for i in range(60) %}{% set ns.x = ns.x + ns.x %}{% endfor %}{{ ns.x }}",
+    ],
+    ids=["endless", "huge", "doubling"],
+)
+def test_a_hostile_chat_template_is_a_message(folders, tmp_path, template):
+    folder = tmp_path / "hostile"
+    shutil.copytree(folders["llama"], folder)
+    for file in (folder / "tokenizer_config.json", folder / "chat_template.jinja"):
+        if file.suffix == ".jinja":
+            file.write_text(template)
+        elif "chat_template" in (read := json.loads(file.read_text())):
+            file.write_text(json.dumps({**read, "chat_template": template}))
+    with pytest.raises(ModelError, match="its chat template does not end within"):
+        LVLM.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{{ messages[0]['content']['nothing'].more }}", "cannot be rendered for user: UndefinedError"),
+        ("{% for m in messages %}", "cannot be rendered for user: TemplateSyntaxError"),
+        ("{{ raise_exception('no users here') }}", "cannot be rendered for user: TemplateError: no users here"),
+        ("{{ messages[0]['content'] }}" * 2, "does not render the user's words exactly once"),
+        ("{" * 3000, "cannot be rendered|exactly once"),
+        ("{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}", "cannot be rendered"),
+    ],
+)
+def test_a_template_that_fails_says_why(template, reason):
+    model, tokenizer = tiny_model("llama")
+    tokenizer.chat_template = template
+    with pytest.raises(ModelError, match=reason):
+        LVLM(model, tokenizer).encode(Sample("a", "Is it safe"))
+
+
+def test_a_system_prompt_is_never_dropped():
+    model, tokenizer = tiny_model("llama")
+    told = LVLM(model, tokenizer, system="Be kind.")
+    assert "Be kind." in told.encode(Sample("a", "Is it safe")).prompts[0]
+    tokenizer.chat_template = "{{ messages[-1]['content'] }}"
+    with pytest.raises(UsageError, match="this checkpoint's chat template drops it"):
+        LVLM(model, tokenizer, system="Be kind.").encode(Sample("a", "Is it safe"))
+    tokenizer.chat_template = None
+    with pytest.raises(UsageError, match="has no chat template to hold it"):
+        LVLM(model, tokenizer).encode(Sample("a", "Is it safe"), system="Be kind.")
+    assert LVLM(model, tokenizer).encode(Sample("a", "Is it safe")).length > 0

@@ -36,6 +36,7 @@ class _Firing:
     def __init__(self, site: Site, tap: Tap, function: HookFunction) -> None:
         self.site, self.tap, self.function, self.count = site, tap, function, 0
         self.shape: torch.Size | None = None  # [batch, position], where the module itself sees flat rows
+        self.moved: torch.Tensor | None = None  # what a write added to a value that the block holds a second time
 
     def on_block(self, module: torch.nn.Module, args: Any, kwargs: Any) -> None:
         del module
@@ -44,14 +45,26 @@ class _Firing:
     def value(self, tensor: torch.Tensor) -> torch.Tensor:
         self.count += 1
         shown = tensor if self.shape is None else tensor.unflatten(0, self.shape)
+        shown = shown if self.tap.scale == 1.0 else shown * self.tap.scale
         new = self.function(_heads_apart(shown, self.tap), self.site)
         if new is None:
             return tensor
         new = _heads_together(new, self.tap)
+        new = new if self.tap.scale == 1.0 else new / self.tap.scale
         new = new if self.shape is None else new.flatten(0, 1)
         if new.shape != tensor.shape:
             raise SiteError(f"hook at {self.site} returned shape {tuple(new.shape)}, expected {tuple(tensor.shape)}")
         return new.to(tensor.dtype)
+
+    def on_whole(self, module: torch.nn.Module, args: Any, output: Any) -> Any:
+        """The block's output with what was written into the residual inside it."""
+        del module, args
+        moved, self.moved = self.moved, None
+        if moved is None:
+            return None
+        if isinstance(output, tuple):
+            return (output[0] + moved.reshape(output[0].shape), *output[1:])
+        return output + moved.reshape(output.shape)
 
     def on_mask(self, seen: torch.Tensor) -> torch.Tensor | None:
         self.count += 1
@@ -82,6 +95,8 @@ class _Firing:
         new = self.value(tensor)
         if new is tensor:
             return None
+        if self.tap.whole is not None:
+            self.moved = new - tensor
         return ((new, *args[1:]), kwargs) if key is None else (args, {**kwargs, key: new})
 
 
@@ -105,6 +120,8 @@ def attached(hooks: Sequence[tuple[Site, Tap, HookFunction]]) -> Iterator[None]:
     for site, tap, function in hooks:
         firing = _Firing(site, tap, function)
         firings.append(firing)
+        if tap.whole is not None:  # before any reading of what the block gives
+            handles.append(tap.whole.register_forward_hook(firing.on_whole, prepend=True))
         if tap.flat_in is not None:
             handles.append(tap.flat_in.register_forward_pre_hook(firing.on_block, with_kwargs=True))
         if tap.side == "mask":

@@ -101,6 +101,7 @@ def _plain(value: Any, tapped: Tap) -> torch.Tensor:
         value = value[1]
     elif not isinstance(value, torch.Tensor):
         value = value.last_hidden_state if hasattr(value, "last_hidden_state") else value[0]
+    value = value if tapped.scale == 1.0 else value * tapped.scale
     return value if tapped.heads is None else value.unflatten(-1, (-1, tapped.head_dim or value.shape[-1]))
 
 

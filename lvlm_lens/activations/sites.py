@@ -167,7 +167,7 @@ def _from_dotted_path(path: str, anatomy: Anatomy) -> Site | None:
     root = f"{row.decoder}.{row.blocks}." if row.decoder else f"{row.blocks}."
     if path.startswith(root):
         number, _, rest = path[len(root) :].partition(".")
-        names = {"": "resid_post", row.attn: "attn_out", row.mlp: "mlp_out"}
+        names = {"": "resid_post", row.attn_post_norm or row.attn: "attn_out", row.mlp_post_norm or row.mlp: "mlp_out"}
         for letter in "qkv":
             names[f"{row.attn}.{getattr(row, letter)}"] = letter
         if number.lstrip("-").isdigit() and rest in names:
@@ -180,6 +180,8 @@ class Tap:
     """How a site is reached: ``module``, its ``input`` or ``output``, and the heads in its last axis.
 
     ``flat_in`` is the block whose input tells batch and length, where the module sees rows without them.
+    ``scale`` is the factor that the block applies to the module's output before it adds it to the residual.
+    ``whole`` is the block that keeps a second reference to the value, past the module: what is written goes there too.
     """
 
     module: nn.Module
@@ -187,6 +189,8 @@ class Tap:
     heads: int | None = None
     head_dim: int | None = None
     flat_in: nn.Module | None = None
+    scale: float = 1.0
+    whole: nn.Module | None = None
 
 
 def tap(site: Site, anatomy: Anatomy) -> Tap:
@@ -207,6 +211,11 @@ def tap(site: Site, anatomy: Anatomy) -> Tap:
     if name == "vision_resid_post":
         return Tap(anatomy.vision_blocks[site.block], "output")
     block = anatomy.blocks[site.block]
+    if (name, site.block) in anatomy.refused:
+        raise SiteError(
+            f"family {row.model_type!r}: {name} of block {site.block} was not found: what stands in its place "
+            f"{anatomy.refused[name, site.block]}"
+        )
     if name == "resid_pre":
         return Tap(block, "input")
     if name == "resid_post":
@@ -218,7 +227,8 @@ def tap(site: Site, anatomy: Anatomy) -> Tap:
         mid = submodule(block, row.mid_norm)
         if mid is None:
             raise SiteError(f"family {row.model_type!r}: block {site.block} has no resid_mid")
-        return Tap(mid, "input", flat_in=flat)
+        # the block adds the MLP's output to what it had before this norm, so a new residual must reach that too
+        return Tap(mid, "input", flat_in=flat, whole=block)
     if name == "attn_out":
         module = submodule(block, row.attn_post_norm) or attn or other
     elif name == "mlp_out":
@@ -234,7 +244,15 @@ def tap(site: Site, anatomy: Anatomy) -> Tap:
         module = submodule(attn, path) if attn is not None and path else None
         if module is not None:
             heads = anatomy.n_heads if name in "qz" else anatomy.n_kv_heads
-            return Tap(module, "input" if name == "z" else "output", heads, anatomy.head_dim)
+            width = int(getattr(attn, "head_dim", None) or anatomy.head_dim)
+            wide = getattr(module, "in_features" if name == "z" else "out_features", heads * width)
+            if wide != heads * width:
+                raise SiteError(
+                    f"family {row.model_type!r}: block {site.block} has no site {name!r}: its projection is {wide} "
+                    f"wide, {heads} heads of {width} would be {heads * width}"
+                )
+            return Tap(module, "input" if name == "z" else "output", heads, width)
     if module is None:
         raise SiteError(f"family {row.model_type!r}: block {site.block} has no site {name!r}")
-    return Tap(module, "output", flat_in=flat if name == "mlp_out" else None)
+    scale = float(getattr(block, "residual_multiplier", 1.0))  # Granite's, between a block's halves and the residual
+    return Tap(module, "output", flat_in=flat if name == "mlp_out" else None, scale=scale)

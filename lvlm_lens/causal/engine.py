@@ -47,6 +47,8 @@ UNRESUMABLE = {
     "chunked": "attention is scaled by each token's place, which a suffix run by itself would miscount",
 }
 _KNOWN = ("position_embeddings", "attention_mask", "position_ids", "cache_position")
+_CACHE = ("past_key_values", "past_key_value", "layer_past")
+"""Names under which blocks take their cache."""
 _CROSS = ("cross_attention_states", "cross_attention_mask", "full_text_row_masked_out_mask")
 
 
@@ -245,6 +247,8 @@ def obstacle(model: LVLM, rec: Recording) -> str | None:
     for block, call in enumerate(rec.calls):
         if block not in rec.keys:
             return f"block {block} keeps no keys and values"
+        if not any(name in call for name in _CACHE):
+            return f"block {block} takes its cache under a name that is not known"
         strange = [k for k, v in call.items() if isinstance(v, torch.Tensor) and k not in (*_KNOWN, *_CROSS)]
         if strange:
             return f"block {block} also reads {', '.join(strange)}"
@@ -391,9 +395,7 @@ def _run_block(
         keys = _prefix([(source.keys[block], there) for source, there in prefixes], stop)
         values = _prefix([(source.values[block], there) for source, there in prefixes], stop)
     cache = _Prefix(keys, values)
-    call["past_key_values"], call["use_cache"] = cache, True
-    if "past_key_value" in rec.calls[block]:
-        call["past_key_value"] = call.pop("past_key_values")
+    call[next(name for name in _CACHE if name in call)], call["use_cache"] = cache, True
 
     def values_of(number: int) -> torch.Tensor:  # [kv_heads, end, head_dim], as this cell's attention reads them
         b, k = divmod(where[number], pack)

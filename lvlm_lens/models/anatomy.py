@@ -17,7 +17,8 @@ last hidden state is already after the final norm.
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -225,6 +226,7 @@ class Anatomy:
         d_model, n_heads, n_kv_heads, head_dim, vocab_size: sizes of the language model.
         softcap, logit_scale, barred: what the model does to logits after its head: a cap by tanh, a
             factor, and ids that it never lets win.
+        refused: sites (name, block) that the check on load showed to be something else, each with what it saw.
     """
 
     family: Family
@@ -245,6 +247,7 @@ class Anatomy:
     softcap: float | None
     logit_scale: float
     barred: torch.Tensor | None = None
+    refused: dict[tuple[str, int], str] = field(default_factory=dict)
 
     @property
     def n_blocks(self) -> int:
@@ -316,26 +319,15 @@ def discover(model: nn.Module) -> Family:
     decoder_path, _, blocks_name = path.rpartition(".")
     decoder = model.get_submodule(decoder_path)
 
-    def child(parent: nn.Module, *words: str, kinds: tuple[type, ...] = (nn.Module,)) -> str | None:
-        for word in words:
-            for name, module in parent.named_children():
-                plain = not any(other in name.lower() for other in ("norm", "dropout"))
-                if word in name.lower() and isinstance(module, kinds) and (plain or "norm" in word):
-                    return name
-        return None
-
-    norm = child(decoder, "final_norm", "final_layer_norm", "norm", "ln_f")
-    embed = child(decoder, "embed_tokens", "wte", "embed", kinds=(nn.Embedding,))
-    block = blocks[0]
-    attn = child(block, "self_attn", "attn", "attention", "mixer")
-    mlp = child(block, "mlp", "feed_forward", "ffn", "moe", "fc2")
+    norm = _child(decoder, ("final_norm", "final_layer_norm", "norm", "ln_f"))
+    embed = _child(decoder, ("embed_tokens", "wte", "embed"), (nn.Embedding,))
     embeddings: Any = getattr(model, "get_output_embeddings", None)
     head_module = embeddings() if embeddings is not None else None
     head = next((name for name, module in model.named_modules() if module is head_module), None)
-    for part, found in (("final norm", norm), ("token embedding", embed), ("attention", attn), ("head", head)):
+    for part, found in (("final norm", norm), ("token embedding", embed), ("head", head)):
         if found is None:
             raise ModelError(f"family {kind!r}: no {part} was found beside {path!r}; add a row to FAMILIES")
-    assert norm is not None and embed is not None and attn is not None and head is not None
+    assert norm is not None and embed is not None and head is not None
     vision = next(
         (
             name
@@ -357,8 +349,6 @@ def discover(model: nn.Module) -> Family:
         ),
         None,
     )
-    attn_module = block.get_submodule(attn)
-    names = {name for name, _ in attn_module.named_children()}
     return Family(
         kind,
         decoder=decoder_path,
@@ -369,15 +359,121 @@ def discover(model: nn.Module) -> Family:
         vision=vision,
         vision_blocks=vision_blocks,
         projector=projector,
-        attn=attn,
-        mlp=mlp or "",
-        mid_norm=child(block, "post_attention_layernorm", "ffn_norm", "pre_feedforward_layernorm", "norm2", "ln_2"),
-        q="q_proj" if "q_proj" in names else None,
-        k="k_proj" if "k_proj" in names else None,
-        v="v_proj" if "v_proj" in names else None,
-        o=next((name for name in ("o_proj", "out_proj", "dense", "c_proj") if name in names), None),
         discovered=True,
+        **_inside(blocks, f"family {kind!r}"),
     )
+
+
+_ATTENTION = ("self_attn", "self_attention", "attn", "attention")
+_STATE = ("linear_attn", "mamba", "mixer", "conv", "temporal_block", "recurrent", "ssm", "time_mix")
+"""Names of modules that mix positions through a recurrent or convolutional state."""
+_MLP = ("mlp", "feed_forward", "ffn", "moe", "fc2")
+_MIDDLE = (
+    "post_attention_layernorm",
+    "ffn_norm",
+    "pre_feedforward_layernorm",
+    "pre_ff_layernorm",
+    "pre_mlp_layernorm",
+    "channel_pre_norm",
+    "norm2",
+    "ln_2",
+)
+
+
+def _child(parent: nn.Module, words: Sequence[str], kinds: tuple[type, ...] = (nn.Module,)) -> str | None:
+    """The name of the first child that one of the words, in order, is part of; norms only by words that say so."""
+    for word in words:
+        for name, module in parent.named_children():
+            lower = name.lower()
+            plain = not any(other in lower for other in ("norm", "dropout"))
+            asked = plain or ("norm" in word and not ("embed" in lower and "embed" not in word))
+            if word in lower and isinstance(module, kinds) and asked:
+                return name
+    return None
+
+
+def _mixers(block: nn.Module) -> tuple[str | None, str | None]:
+    """Names of a block's attention and of what it keeps a state in, ``None`` where it has no such child."""
+    state = next(
+        (n for n, _ in block.named_children() if any(w in n.lower() for w in _STATE) and "norm" not in n), None
+    )
+    others = nn.ModuleDict({name: child for name, child in block.named_children() if name != state})
+    return _child(others, _ATTENTION), state
+
+
+def _inside(blocks: nn.ModuleList, family: str) -> dict[str, Any]:
+    """What stands inside the blocks of a family that has no row; blocks may be of two kinds."""
+    kinds = [_mixers(block) for block in blocks]
+    attn = next((attn for attn, _ in kinds if attn is not None), None)
+    state = next((state for _, state in kinds if state is not None), None)
+    if attn is None and state is None:
+        raise ModelError(f"{family}: no attention was found in its blocks; add a row to FAMILIES")
+    main = attn or state
+    block = next(block for block in blocks if submodule(block, main) is not None)
+    names = {name for name, _ in block.get_submodule(main or "").named_children()}
+    return {
+        "attn": main,
+        "other_attn": state if attn is not None else None,
+        "mlp": _child(block, _MLP) or "",
+        "mid_norm": _child(block, _MIDDLE),
+        "q": "q_proj" if "q_proj" in names else None,
+        "k": "k_proj" if "k_proj" in names else None,
+        "v": "v_proj" if "v_proj" in names else None,
+        "o": next((name for name in ("o_proj", "out_proj", "dense", "c_proj") if name in names), None),
+    }
+
+
+_AFTER_NORMS: tuple[tuple[set[str], dict[str, str | None]], ...] = (
+    ({"post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"}, _FOUR_NORMS),
+    (
+        {"post_self_attn_layernorm", "post_mlp_layernorm"},
+        {"attn_post_norm": "post_self_attn_layernorm", "mlp_post_norm": "post_mlp_layernorm"},
+    ),
+    (
+        {"post_attention_layernorm", "post_feedforward_layernorm"},  # and none before the MLP, which reads the residual
+        {"attn_post_norm": "post_attention_layernorm", "mlp_post_norm": "post_feedforward_layernorm", "mid_norm": None},
+    ),
+)
+"""Names of norms in a block that together say: what it writes is normalised, by these, before it is added."""
+
+
+def _what_is_added(row: Family, block: nn.Module) -> Family:
+    """The row with the norms through which a block's writing goes into the residual, where the row names none."""
+    if row.attn_post_norm or row.mlp_post_norm:
+        return row
+    names = {name for name, _ in block.named_children()}
+    for told, norms in _AFTER_NORMS:
+        if told <= names:
+            found = {"mid_norm": norms.get("mid_norm", row.mid_norm) or row.mlp}
+            return replace(row, **{**norms, **found})
+    return row
+
+
+def _beside_the_residual(model: nn.Module, blocks: Sequence[nn.Module]) -> frozenset[Flow]:
+    """What blocks of a family without a row may read beside the residual, by its configuration and structure."""
+    config: Any = model.config
+    text, vision = text_config(config), getattr(config, "vision_config", None)
+    kinds = set(getattr(text, "layer_types", None) or ())
+    found: set[Flow] = set()
+    if any(_mixers(block)[1] is not None for block in blocks):
+        found.add("linear")
+    if any("cross" in name.lower() for block in blocks for name, _ in block.named_children()):
+        found.add("cross_attention")
+    if getattr(vision, "deepstack_visual_indexes", None):
+        found.add("deepstack")
+    if getattr(text, "num_kv_shared_layers", 0):
+        found.add("shared_kv")
+    if getattr(text, "hidden_size_per_layer_input", 0):
+        found.add("per_layer_inputs")
+    if "chunked_attention" in kinds:
+        found.add("chunked")
+    if "sliding_attention" in kinds:
+        found.add("sliding")
+    if "mrope_section" in str(getattr(text, "rope_parameters", None)):
+        found.add("mrope")
+    if submodule(model, "model.vocabulary_mapping") is not None:
+        found.add("discrete")
+    return frozenset(found)
 
 
 def _tower_blocks(vision: nn.Module | None, path: str | None) -> nn.Module | None:
@@ -396,10 +492,13 @@ def resolve(model: nn.Module) -> Anatomy:
     config: Any = model.config
     kind = getattr(config, "model_type", "")
     row = FAMILIES.get(kind)
-    if row is None or submodule(submodule(model, row.decoder) or nn.Module(), row.blocks) is None:
+    blocks = None if row is None else submodule(submodule(model, row.decoder) or nn.Module(), row.blocks)
+    if row is None or not isinstance(blocks, nn.ModuleList) or not any(submodule(b, row.attn) for b in blocks):
         # an unknown family, or a known one around a language model of another shape
         flow = frozenset() if row is None else row.flow
-        row = replace(discover(model), flow=flow)
+        row = discover(model)
+        own = submodule(submodule(model, row.decoder) or nn.Module(), row.blocks)
+        row = replace(row, flow=flow | _beside_the_residual(model, list(own or ())))  # type: ignore[call-overload]
     decoder = submodule(model, row.decoder)
     if decoder is None:
         raise ModelError(f"family {row.model_type!r}: no decoder at {row.decoder!r} in {type(model).__name__}")
@@ -413,18 +512,25 @@ def resolve(model: nn.Module) -> Anatomy:
         found[part] = submodule(root, path)
         if found[part] is None:
             raise ModelError(f"family {row.model_type!r}: no {part} at {path!r} in {type(root).__name__}")
+    row = _what_is_added(row, found["blocks"][0])
     text = text_config(config)
     vision = submodule(model, row.vision)
     tower_blocks = _tower_blocks(vision, row.vision_blocks)
-    words = getattr(submodule(model, "model.vocabulary_mapping"), "image_tokens", None)
     n_heads = int(getattr(text, "num_attention_heads", 1))
     owner: Any = submodule(model, row.head.rpartition(".")[0])
+    try:
+        after = inspect.getsource(inspect.unwrap(type(owner).forward))
+    except (OSError, TypeError):  # code without a source; the check of the last block's lens decides
+        after = ""
+    # pictures made of words: some families bar these from being said
+    words = (
+        getattr(submodule(model, "model.vocabulary_mapping"), "image_tokens", None) if "image_tokens" in after else None
+    )
 
-    def after_head(name: str) -> float | None:
+    def after_head(*names: str) -> float | None:
         # a configuration may hold a factor that the multimodal class, unlike its text class, never applies
-        value = getattr(text, name, None)
-        applied = name in inspect.getsource(inspect.unwrap(type(owner).forward))
-        return float(value) if value and applied else None
+        values = [getattr(text, name, None) for name in names if name in after]
+        return next((float(value) for value in values if value), None)
 
     return Anatomy(
         family=row,
@@ -442,7 +548,7 @@ def resolve(model: nn.Module) -> Anatomy:
         n_kv_heads=int(getattr(text, "num_key_value_heads", None) or n_heads),
         head_dim=int(getattr(text, "head_dim", None) or text.hidden_size // n_heads),
         vocab_size=int(getattr(found["head"], "out_features", None) or found["head"].weight.shape[0]),
-        softcap=after_head("final_logit_softcapping"),
-        logit_scale=(after_head("logit_scale") or 1.0) / (after_head("logits_scaling") or 1.0),
+        softcap=after_head("final_logit_softcapping", "logits_soft_cap"),
+        logit_scale=(after_head("logit_scale", "lm_head_multiplier") or 1.0) / (after_head("logits_scaling") or 1.0),
         barred=torch.tensor(words) if words else None,
     )

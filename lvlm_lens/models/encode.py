@@ -19,8 +19,9 @@ from typing import Any
 import torch
 
 from ..data import Sample
-from ..errors import DataError, ImageLostError, ModelError, context
+from ..errors import DataError, ImageLostError, ModelError, UsageError, context
 from .positions import Layout
+from .templates import render
 
 _MARKER = "\u2042lvlm-lens-question\u2042"
 
@@ -94,6 +95,11 @@ class Encoder:
         # BLIP's processors put the picture's tokens before the words by themselves
         self.places_images = hasattr(processor, "num_query_tokens")
         self._frames: dict[tuple[int, str], tuple[str, str]] = {}
+        if not getattr(tokenizer, "is_fast", False):
+            raise ModelError(
+                f"the tokenizer ({type(tokenizer).__name__}) does not tell which characters a token covers, so the "
+                "question's tokens cannot be found; a fast tokenizer (tokenizer.json) is needed"
+            )
         if tokenizer.pad_token_id is None:
             if tokenizer.eos_token is None:
                 raise ModelError("the tokenizer has neither a padding nor an end token; set tokenizer.pad_token")
@@ -105,6 +111,10 @@ class Encoder:
         """The chat template around ``text``, with one placeholder for each picture."""
         owner: Any = self.processor if getattr(self.processor, "chat_template", None) else self.tokenizer
         if getattr(owner, "chat_template", None) is None:
+            if system:
+                raise UsageError(
+                    "a system prompt was given, and this checkpoint has no chat template to hold it: it would be lost"
+                )
             if not n_images or self.places_images:
                 return text
             token = getattr(self.processor, "image_token", None) or self.tokenizer.decode([self.image_token_id])
@@ -116,7 +126,7 @@ class Encoder:
         if system:
             system_content: Any = system if self.processor is None else [{"type": "text", "text": system}]
             messages.insert(0, {"role": "system", "content": system_content})
-        return owner.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        return render(owner, messages)
 
     def _frame(self, n_images: int, system: str) -> tuple[str, str]:
         """What the template puts before and after the words (cached)."""
@@ -125,6 +135,8 @@ class Encoder:
             rendered = self._render(_MARKER, n_images, system)
             if rendered.count(_MARKER) != 1:
                 raise ModelError("the chat template does not render the user's words exactly once")
+            if system.strip() not in rendered:
+                raise UsageError("a system prompt was given, and this checkpoint's chat template drops it")
             before, after = rendered.split(_MARKER)
             self._frames[key] = (before, after)
         return self._frames[key]
@@ -231,7 +243,7 @@ class Encoder:
             "padding_side": padding_side,
             "return_tensors": "pt",
             "return_offsets_mapping": True,
-            "add_special_tokens": not self._template_has_bos(prompts[0]),
+            "add_special_tokens": self._adds_special_tokens(prompts[0]),
         }
         grown: list[list[Growth]] = [[] for _ in prompts]
         if self.processor is None:
@@ -260,9 +272,14 @@ class Encoder:
             made.pop(name, None)
         return dict(made), list(offsets), grown
 
-    def _template_has_bos(self, prompt: str) -> bool:
-        """True when the rendered prompt already begins with the begin token, so that none is added."""
-        return bool(self.tokenizer.bos_token) and prompt.startswith(self.tokenizer.bos_token)
+    def _adds_special_tokens(self, prompt: str) -> bool:
+        """Whether the tokenizer puts its own tokens around a prompt, as transformers decides it for a chat.
+
+        A tokenizer's rendered chat is complete; a processor's is, where it begins with the begin token.
+        """
+        if self.processor is None and getattr(self.tokenizer, "chat_template", None):
+            return False
+        return not (self.tokenizer.bos_token and prompt.startswith(self.tokenizer.bos_token))
 
     def _layout(
         self,

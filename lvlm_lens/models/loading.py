@@ -27,6 +27,7 @@ from .placement import offload_options, read_device_map, spread
 from .processors import load_processor
 from .quantized import check_stored, quantization_config
 from .smol import origin, smol_base_path, smol_path, smol_text_path
+from .templates import hold_template
 
 EMBEDDED = {
     "mini": mini_path,
@@ -146,6 +147,8 @@ def load_checkpoint(
     except _UNREADABLE as error:
         raise ModelError(f"model {label!r} cannot be loaded: {first_line(error)}") from error
     _all_arrived(label, report)
+    if label not in EMBEDDED:
+        hold_template(processor, label)
     if device is not None and device_map is None:
         model.to(device)
     attached = None if adapter is None else attach(model, adapter)

@@ -273,6 +273,7 @@ class LVLM:
         options.setdefault("do_sample", False)
         for batch in batches(samples, batch_size):
             encoded = self.encode([samples[i] for i in batch])
+            self.padding.forget()
             produced = self.model.generate(
                 **encoded.inputs,
                 max_new_tokens=max_new_tokens,

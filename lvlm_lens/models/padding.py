@@ -97,10 +97,14 @@ class Padding:
     def forget(self) -> None:
         """Clear what dynamic rotary embeddings remember of earlier, longer sequences."""
         for module in self.stretching:
-            original = getattr(module, "original_inv_freq", None)
-            if "dynamic" in _rope_types(module) and isinstance(original, torch.Tensor):
-                module.register_buffer("inv_freq", original.to(module.inv_freq.device), persistent=False)  # type: ignore[union-attr, arg-type]
-                module.max_seq_len_cached = module.original_max_seq_len
+            kinds = getattr(module, "rope_type", None)
+            named = {f"{name}_": kind for name, kind in kinds.items()} if isinstance(kinds, dict) else {"": kinds}
+            for prefix, kind in named.items():
+                original = getattr(module, f"{prefix}original_inv_freq", None)
+                if kind == "dynamic" and isinstance(original, torch.Tensor):
+                    kept: Any = getattr(module, f"{prefix}inv_freq")
+                    module.register_buffer(f"{prefix}inv_freq", original.to(kept.device).clone(), persistent=False)
+                    setattr(module, f"{prefix}max_seq_len_cached", module.original_max_seq_len)
 
     def _refuse_stretched(self, mask: torch.Tensor) -> None:
         lengths = mask.sum(-1)
