@@ -63,7 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     word = next((w for w in words if not w.startswith("-")), None)
     options = build_parser(word).parse_args(words)
     try:
-        return int(import_module(f".commands.{options.command}", __package__).run(options) or 0)
+        code = int(import_module(f".commands.{options.command}", __package__).run(options) or 0)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader (head, say) has seen enough; nothing is left to print to
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except LensError as error:
         print(f"lvlm-lens {options.command}: {error}", file=sys.stderr)
         return error.exit_code

@@ -6,9 +6,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .errors import UsageError, near_matches
+
+Handling = Literal["refuse", "escape"]
+HANDLING: tuple[Handling, ...] = ("refuse", "escape")
+"""What is done with a sample whose words hold a special token (:mod:`lvlm_lens.models.special_text`)."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class SweepConfig:
         measures: ``default``, ``all``, or names with commas (:mod:`lvlm_lens.stages.measuring`).
         folds, permutations, replicates: of the probes, their null and their intervals.
         strict: stop at the first record that cannot be used.
+        special_tokens: ``refuse`` samples whose words hold a special token of the tokenizer, or ``escape`` it.
         columns: data columns by meaning, for tables (``text``, ``image``, ``label``, ``group`` ...).
     """
 
@@ -69,12 +74,19 @@ class SweepConfig:
     permutations: int = 50
     replicates: int = 1000
     strict: bool = False
+    special_tokens: Handling = "refuse"
     columns: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for spec in fields(self):
+            known = _TYPES.get(str(spec.type))
+            if known is not None:
+                _check_type(spec.name, getattr(self, spec.name), known)
+        if self.special_tokens not in HANDLING:
+            raise UsageError(f"special_tokens is {self.special_tokens!r}; write {' or '.join(HANDLING)}")
         for name, least in (("batch_size", 1), ("pairs", 0), ("folds", 2), ("permutations", 20), ("replicates", 100)):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
+            if value < least:
                 raise UsageError(f"{name} is {value!r}; give a whole number of at least {least}")
         if self.limit is not None and self.limit < 2:
             raise UsageError(f"limit is {self.limit}; at least two items are needed")
@@ -106,6 +118,30 @@ def loading_options(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {there: settings[here] for here, there in names.items() if settings.get(here) is not None}
 
 
+_TYPES: dict[str, tuple[tuple[type, ...], str]] = {
+    "str": ((str,), "text"),
+    "str | None": ((str, type(None)), "text"),
+    "int": ((int,), "a whole number"),
+    "int | None": ((int, type(None)), "a whole number"),
+    "bool": ((bool,), "true or false"),
+    "Handling": ((str,), "text"),
+    "Mapping[str, str]": ((Mapping,), "keys and values"),
+}
+"""What a setting of each declared type may be, and the word for it."""
+
+
+def _check_type(name: str, value: Any, known: tuple[tuple[type, ...], str]) -> None:
+    """Raise :class:`UsageError` for a value of another type: a YAML file can hold anything."""
+    kinds, words = known
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        hint = "; put it in quotes" if str in kinds and isinstance(value, (int, float)) else ""
+        raise UsageError(f"{name} is {value!r}; give {words}{hint}")
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, str) or not isinstance(item, str):
+                raise UsageError(f"{name} holds {key!r}: {item!r}; give the name of a column, as text")
+
+
 def short_name(name: str) -> str:
     """A file-name-safe short form of a model or data set name."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", Path(name).stem if Path(name).suffix in _FILES else Path(name).name).strip(
@@ -127,13 +163,15 @@ def resolve_config(file: str | None, flags: Mapping[str, Any]) -> SweepConfig:
 
         try:
             loaded = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
             raise UsageError(f"config file {file!r} cannot be read: {error}") from error
         if loaded is not None and not isinstance(loaded, dict):
             raise UsageError(f"config file {file!r} must hold keys and values, not a {type(loaded).__name__}")
         values.update(loaded or {})
     values.update({name: value for name, value in flags.items() if value is not None})
     known = {f.name for f in fields(SweepConfig)}
+    if isinstance(values.get("blocks"), int) and not isinstance(values["blocks"], bool):
+        values["blocks"] = str(values["blocks"])  # one block, as YAML reads it
     for name in values:
         if name not in known:
             raise UsageError(f"no setting {name!r}{near_matches(name, known)}; settings: {', '.join(sorted(known))}")

@@ -1,28 +1,46 @@
-"""What a sweep would cost, before anything is spent.
+"""What a sweep would cost, before anything is spent: every stage by its own count, in seconds of this machine.
 
-The model is built without weights (on PyTorch's meta device) for its size; a few samples are
-encoded for the number of tokens; a small matrix product on the device gives its speed.  FLOPs are
-``2 x parameters of the blocks x tokens`` (attention's quadratic part is left out: it is small at
-these lengths), so the time is an estimate, meant to be right within a factor of two or three.
+The model is built without weights (on PyTorch's meta device) for its shapes; a few samples are encoded for the number
+of tokens; each stage that would run says how much work it has (:class:`~lvlm_lens.stages.work.Work`); and the units of
+work are timed here and now (:mod:`.machine`).  Meant to be right within a factor of two.  Memory is that of the weights
+and of what one batch holds at its widest place, meant as an upper bound.
 """
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from .config import SweepConfig, parse_blocks
+from .data import Dataset, Sample
 from .data.registry import load_dataset
-from .errors import ModelError
+from .errors import LensError, ModelError
+from .locate.locating import joint_items
+from .machine import (
+    Speed,
+    figure_seconds,
+    forward_seconds,
+    linear_seconds,
+    memory_bytes,
+    probe_seconds,
+    wide_fit_seconds,
+)
 from .models.anatomy import Anatomy, resolve
-from .models.loading import hold_against_weights, source
+from .models.loading import BACKBONES, hold_against_weights, source
 from .models.lvlm import LVLM
-from .stages.inputs import best_device, limited
-from .stages.measuring import parse_measures, rows_forward
+from .stages.defending import sasa_work, table_work
+from .stages.drawing import drawing_work
+from .stages.inputs import best_device, in_words_only, limited
+from .stages.measuring import measuring_work, parse_measures
+from .stages.patching import patching_work, spans_of
+from .stages.reading import locating_work, reading_work
+from .stages.work import Work
 
 _TRIED = 8
+_DISK = 5e8
+"""Bytes a second at which weights are taken to be read."""
 
 
 def empty_model(name: str, revision: str | None = None) -> tuple[Any, Any]:
@@ -49,58 +67,164 @@ def empty_model(name: str, revision: str | None = None) -> tuple[Any, Any]:
     return model, owner
 
 
-def device_flops(device: str, dtype: torch.dtype) -> float:
-    """Floating-point operations a second of a 1024-wide matrix product on the device."""
-    size = 1024
-    a = torch.randn(size, size, device=device).to(dtype)
-    for timed in (False, True):
-        start = time.perf_counter()
-        for _ in range(4):
-            _ = a @ a
-        if device.startswith("cuda"):
-            torch.cuda.synchronize()
-        if timed:
-            return 4 * 2 * size**3 / (time.perf_counter() - start)
-    raise AssertionError("unreachable")
-
-
 def estimate_sweep(config: SweepConfig) -> dict[str, Any]:
-    """Forwards, tokens, FLOPs, bytes and seconds of a sweep, as plain values."""
+    """Forwards, FLOPs, bytes, seconds and memory of a sweep, stage by stage, as plain values."""
     data = limited(
         load_dataset(config.dataset, config.root, config.split, config.subset, **dict(config.columns)),  # type: ignore[arg-type]
         config.limit,
         config.seed,
     )
-    model, owner = empty_model(config.model, config.revision)
-    anatomy: Anatomy = resolve(model)
-    tried = [data[round(i)] for i in torch.linspace(0, len(data) - 1, min(_TRIED, len(data))).tolist()]
-    takes_images = hasattr(owner, "image_processor")
-    shown = [sample if takes_images else sample.without_images() for sample in tried]
-    encoder = LVLM(model, owner).encoder
-    tokens = sum(len(encoder([sample]).layouts[0].attended) for sample in shown) / len(shown)
+    empty, owner = empty_model(config.model, config.revision)
+    device = config.device or best_device()
+    dtype = empty.dtype if config.dtype == "auto" else getattr(torch, config.dtype)
+    model = LVLM(empty, owner, system=config.system)
+    model.encoder.special_tokens = config.special_tokens
+    if not model.takes_images:
+        data = in_words_only(data)
+    tried, tokens = _tokens(model, data)
+    anatomy = resolve(empty)
     blocks = parse_blocks(config.blocks, anatomy.n_blocks)
     kept = anatomy.n_blocks if blocks is None else len(blocks)
-    passes = 1 + int(config.twin) + (1 if takes_images and any(s.text_only and s.images for s in tried) else 0)
-    weights = sum(p.numel() for block in anatomy.blocks for p in block.parameters())
-    vision = sum(p.numel() for p in anatomy.vision.parameters()) if anatomy.vision is not None and takes_images else 0
-    device = config.device or best_device()
-    dtype = model.dtype if config.dtype == "auto" else getattr(torch, config.dtype)
-    rows = passes * len(data) + rows_forward(
-        parse_measures(config.measures), len(data), anatomy.n_blocks, anatomy.n_heads
-    )
-    flops = 2.0 * (weights + vision) * tokens * rows
-    speed = device_flops(device, dtype)
+    work = _work(config, model, data, kept)
+    pictures = sum(bool(s.images) for s in tried) / len(tried)
+    speed = _speed(config, anatomy, tokens, pictures, len(data), device, dtype)
+    spent = {name: _seconds(one, speed) for name, one in work.items()}
+    weights = sum(p.numel() for p in empty.parameters())
+    in_blocks = sum(p.numel() for block in anatomy.blocks for p in block.parameters())
+    vision = sum(p.numel() for p in anatomy.vision.parameters()) if anatomy.vision is not None else 0
+    rows = sum(one.rows for one in work.values())
+    size = torch.finfo(dtype).bits // 8
+    row_bytes = _row_bytes(anatomy, max(len(x) for x in _attended(model, tried)), size)
+    room = 0.9 * memory_bytes(device) - weights * size
+    passes = sum(name.startswith("reading") and one.rows > 0 for name, one in work.items())
     return {
         "model": config.model,
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": weights,
         "dataset": config.dataset,
         "samples": len(data),
         "tokens_a_sample": round(tokens, 1),
-        "passes": passes,
-        "forwards": -(-rows // config.batch_size),
-        "flops": flops,
+        "forwards": round(rows),
+        "flops": 2.0 * (in_blocks + pictures * vision) * tokens * rows,
         "bytes_on_disk": passes * len(data) * kept * (anatomy.d_model * 4 + 12),
         "device": device,
-        "device_flops_a_second": round(speed),
-        "seconds": round(flops / (0.35 * speed) + 20, 1),
+        "seconds_by_stage": {"loading": round(speed.load, 1), **{name: round(s, 1) for name, s in spent.items()}},
+        "seconds": round(speed.load + sum(spent.values()), 1),
+        "peak_bytes": round(weights * size + config.batch_size * row_bytes),
+        "device_bytes": memory_bytes(device),
+        "largest_batch_size": _batch_size(room / row_bytes),
+        "supposed": [f"{name}: {one.note}" for name, one in work.items() if one.note],
     }
+
+
+def _attended(model: LVLM, samples: Sequence[Sample]) -> list[tuple[int, ...]]:
+    return [model.encoder([sample]).layouts[0].attended for sample in samples]
+
+
+def _tokens(model: LVLM, data: Dataset) -> tuple[list[Sample], float]:
+    """A few samples that can be encoded, spread over the data, and their mean number of tokens."""
+    tried = []
+    for i in torch.linspace(0, len(data) - 1, min(_TRIED, len(data))).tolist():
+        try:
+            model.encoder([data[round(i)]])
+        except LensError:
+            continue
+        tried.append(data[round(i)])
+    if not tried:
+        model.encoder([data[0]])  # raises, with its reason
+    return tried, sum(map(len, _attended(model, tried))) / len(tried)
+
+
+def _work(config: SweepConfig, model: LVLM, data: Dataset, kept: int) -> dict[str, Work]:
+    """What each stage that would run says of itself."""
+    n_blocks, heads = model.n_blocks, model.anatomy.n_heads
+    labelled = [sample for sample in data if sample.harmful is not None]
+    worded = [s for s in labelled if s.images and s.text_only is not None]
+    in_words = len(worded) if len({s.harmful for s in worded}) == 2 else 0
+    backbone = config.backbone is not None or config.model in BACKBONES
+    joint = bool(joint_items(labelled).any())
+    names = parse_measures(config.measures)
+    readers = (1 + int(backbone)) if in_words else 0
+    work = reading_work(len(data), config.twin, in_words, backbone)
+    work["locating"] = locating_work(kept, config.twin, joint, readers)
+    work["measures"] = measuring_work(names, len(data), n_blocks, heads, kept, config.twin)
+    pairs = [pair for pair in data.pairs() if pair.swap == "image"] or data.pairs()
+    if config.pairs and pairs:
+        work["patching"] = _patching(model, pairs[0], min(config.pairs, len(pairs)))
+    if config.sasa:
+        work["SASA"] = sasa_work(len(labelled), in_words > 0, n_blocks)
+    if config.defenses:
+        work["defences"] = table_work(len(labelled), config.sasa, config.batch_size)
+    work["figures"] = drawing_work(joint, "patching" in work, config.sasa, config.defenses)
+    return work
+
+
+def _patching(model: LVLM, pair: Any, pairs: int) -> Work:
+    choices = spans_of(model, [pair])
+    for spans in choices:
+        try:
+            return patching_work(model, pair, pairs, spans)
+        except LensError:  # a token grid that is no square, say
+            continue
+    return patching_work(model, pair, pairs, ["last"])
+
+
+def _speed(
+    config: SweepConfig, anatomy: Anatomy, tokens: float, pictures: float, items: int, device: str, dtype: torch.dtype
+) -> Speed:
+    batch = min(config.batch_size, items)
+    positions = max(1, round(tokens))
+    decoder: list[Any] = [(block, batch * positions, positions) for block in anatomy.blocks]
+    one = [(block, batch, positions) for block in anatomy.blocks]
+    attention = {"heads": anatomy.n_heads, "head_dim": anatomy.head_dim}
+    forward = forward_seconds(decoder, device, dtype, **attention)
+    if anatomy.vision is not None and pictures:
+        patches = max(1, round(tokens))  # of the order of the image tokens; towers that merge have more
+        forward += pictures * forward_seconds([(anatomy.vision, batch * patches, patches)], device, dtype)
+    step = forward_seconds(one, device, dtype)
+    shape = (anatomy.vocab_size, anatomy.d_model)
+    head = linear_seconds(shape, batch, device, dtype)
+    probe, plain = probe_seconds(max(items, 20), anatomy.d_model, config.folds, config.permutations, config.replicates)
+    parameters = sum(p.numel() for block in anatomy.blocks for p in block.parameters())
+    return Speed(
+        row=(forward + head) / batch,
+        step=step + head,
+        probe=probe,
+        probe_plain=plain,
+        wide_fit=wide_fit_seconds(max(min(64, items // 2), 8), anatomy.vocab_size) if config.sasa else 0.0,
+        figure=figure_seconds(),
+        load=3.0 + parameters * torch.finfo(dtype).bits / 8 / _DISK,
+    )
+
+
+def _seconds(work: Work, speed: Speed) -> float:
+    return (
+        work.rows * speed.row
+        + work.steps * speed.step
+        + work.probes * speed.probe
+        + work.probes_plain * speed.probe_plain
+        + work.wide_fits * speed.wide_fit
+        + work.figures * speed.figure
+    )
+
+
+def _row_bytes(anatomy: Anatomy, tokens: int, size: int) -> float:
+    """Bytes of one row of a batch at its widest: a block's intermediate states, attention, kept residuals, logits."""
+    inner = max(
+        (int(p.shape[0]) for block in anatomy.blocks for p in block.parameters() if p.ndim == 2),
+        default=anatomy.d_model,
+    )
+    block = tokens * (6 * anatomy.d_model + 3 * inner) * size
+    scores = 2 * anatomy.n_heads * tokens**2 * 4  # where the kernel writes them out
+    keys = 2 * anatomy.n_blocks * tokens * anatomy.n_kv_heads * anatomy.head_dim * size  # answers are decoded
+    kept = 8 * tokens * anatomy.d_model * size  # SASA keeps the residual after a few blocks
+    logits = 3 * anatomy.vocab_size * 4
+    vision = 0
+    if anatomy.vision is not None:
+        wide = max((int(p.shape[0]) for p in anatomy.vision.parameters() if p.ndim == 2), default=0)
+        vision = 4 * tokens * wide * size
+    return float(block + scores + keys + kept + logits + vision)
+
+
+def _batch_size(rows: float) -> int:
+    """The largest power of two of rows; 0 where not even one fits."""
+    return 0 if rows < 1 else 2 ** min(int(rows).bit_length() - 1, 10)

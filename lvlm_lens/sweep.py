@@ -31,12 +31,13 @@ from .locate.roles import LayerRoles
 from .models.lvlm import LVLM
 from .models.positions import Positions
 from .provenance import environment
+from .resultschema import read_result
 from .runfolder import RunFolder, write_atomic
 from .stages.defending import defence_stage, table_stage
 from .stages.drawing import draw_causal, draw_defenses, draw_figures
 from .stages.drawing_measures import draw_measures
 from .stages.exploring import explore_record
-from .stages.inputs import describe_data, load_inputs, run_identity
+from .stages.inputs import describe_data, load_inputs, naming_left_out, run_identity, without_broken
 from .stages.measuring import make_study, measure_stage, parse_measures, twin_lens
 from .stages.patching import patch_stage
 from .stages.reading import gather_resumable, read_backbone
@@ -59,18 +60,12 @@ class SweepResult:
 
     @classmethod
     def load(cls, folder: str | Path) -> SweepResult:
-        """Open a run folder; raises :class:`RunFolderError` where there is no finished sweep."""
+        """Open a run folder; raises :class:`RunFolderError` where there is no finished sweep, or a damaged one."""
         folder = Path(folder)
         file = folder / "result.json"
         if not file.is_file():
             raise RunFolderError(f"{str(folder)!r} holds no result.json; run the sweep there first")
-        try:
-            data = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise RunFolderError(f"{file} is not JSON ({error})") from error
-        if data.get("schema") != SCHEMA:
-            raise RunFolderError(f"{file} has schema {data.get('schema')!r}; this version reads {SCHEMA!r}")
-        return cls(folder, data)
+        return cls(folder, read_result(file, SCHEMA))
 
     @property
     def curves(self) -> dict[str, Curve]:
@@ -112,10 +107,10 @@ def run_sweep(config: SweepConfig, tell: Tell | None = None, command: list[str] 
         (folder.path / "config.yaml").write_text(yaml.safe_dump(config.to_dict(), sort_keys=False), encoding="utf-8")
     broken: dict[str, str] = {}
 
-    def on_error(sample: Sample, error: LensError) -> None:
-        broken[sample.id] = str(error)
-
     def evidence_of(which: str, subject: LVLM, items: Dataset) -> Evidence:
+        def on_error(sample: Sample, error: LensError) -> None:
+            broken.setdefault(sample.id, str(error) if which == "model" else f"{which}: {error}")
+
         with _timed(timings, f"gather_{which}"), context(which):
             return gather_resumable(
                 subject,
@@ -127,6 +122,7 @@ def run_sweep(config: SweepConfig, tell: Tell | None = None, command: list[str] 
             )
 
     evidence = evidence_of("model", model, data)
+    read = without_broken(data, broken)
     twin = lens_of_twin = None
     no_twin: list[str] = []
     if config.twin:
@@ -137,7 +133,7 @@ def run_sweep(config: SweepConfig, tell: Tell | None = None, command: list[str] 
             no_twin = [f"random-weight twin: not made: {error}"]
     backbone = read_backbone(config, model, data, evidence_of)
     tell("locating", 0, 1)
-    with _timed(timings, "locate"):
+    with _timed(timings, "locate"), naming_left_out(read):
         probe = LinearProbe(folds=config.folds, permutations=config.permutations, replicates=config.replicates)
         located = locate_roles(evidence, twin, probe=probe, random_state=config.seed)
     tell("locating", 1, 1)
@@ -152,15 +148,15 @@ def run_sweep(config: SweepConfig, tell: Tell | None = None, command: list[str] 
             causal, grid = patch_stage(model, data, evidence, folder.path / "patch", config.pairs, config.seed, tell)
     sasa: dict[str, Any] = {"done": False, "reason": "not asked for"}
     if config.sasa:
-        usable = {sample.id for sample in evidence.samples}
         with _timed(timings, "sasa"), context("SASA"):
-            sasa, report = defence_stage(model, data, located.roles, usable, config.seed, tell)
+            kept = folder.path / "sasa"
+            sasa, report = defence_stage(model, read, located.roles, config.seed, tell, config.batch_size, kept)
     defenses: dict[str, Any] = {"done": False, "reason": "not asked for"}
     table = None
     if config.defenses:
-        usable = {sample.id for sample in evidence.samples}
         with _timed(timings, "defenses"), context("defences"):
-            defenses, table = table_stage(model, data, report, usable, config.seed, tell)
+            kept = folder.path / "defenses"
+            defenses, table = table_stage(model, read, report, config.seed, tell, config.batch_size, kept)
     with _timed(timings, "figures"):
         figures = draw_figures(folder.path, model, evidence, located, backbone, tell, findings)
         figures += draw_measures(folder.path, model.n_blocks, findings)

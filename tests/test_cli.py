@@ -70,3 +70,11 @@ def test_datasets_lists_every_row(capsys):
     assert "siuo_gen.json" in capsys.readouterr().out
     assert main(["datasets", "suio"]) == 3
     assert "siuo" in capsys.readouterr().err
+
+
+def test_a_reader_that_stops_early_gets_no_traceback():
+    """``lvlm-lens models mini | head -1``."""
+    command = f"{sys.executable} -m lvlm_lens models mini | head -1"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.count("\n") == 1
+    assert done.stderr == ""

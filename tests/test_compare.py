@@ -46,10 +46,15 @@ def write_run(root, name: str, blocks: int, at: tuple[int, int, int], seed: int 
     save_curves(folder / "measures" / "roles.safetensors", curves)
     result = {
         "schema": SCHEMA, "model": {"name": name, "blocks": blocks, "weights_hash": name},
-        "dataset": {"name": data, "hash": data, "samples": N},
+        "dataset": {
+            "name": data, "hash": data, "samples": N, "harmful": N // 2, "harmless": N // 2, "problem_list": [],
+        },
         "config": {"seed": 0, "replicates": 400, "limit": None, "positions": "last"},
         "curves": [curve.to_dict() for curve in curves.values()],
-        "roles": layer_roles(*curves.values()).to_dict(),
+        "roles": layer_roles(*curves.values()).to_dict(), "order_test": {"conclusion": "not tested"},
+        **{part: [] for part in ("quadrants", "notes", "figures")},
+        **{part: {} for part in ("measures", "consensus", "environment", "timings")},
+        **{part: {"done": False, "reason": "not asked for"} for part in ("causal", "sasa", "defenses")},
     }  # fmt: skip
     (folder / "result.json").write_text(json.dumps(result))
     return folder

@@ -11,9 +11,12 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from lvlm_lens import LVLM
 from lvlm_lens.cli import main
 from lvlm_lens.config import SweepConfig, parse_blocks, resolve_config
+from lvlm_lens.data import Sample
 from lvlm_lens.errors import UsageError
+from lvlm_lens.estimate import estimate_sweep
 from lvlm_lens.models.tiny import tiny_model
 from lvlm_lens.stages.inputs import limited
 from lvlm_lens.sweep import SweepResult, run_sweep
@@ -228,6 +231,12 @@ def test_missing_column_empty_file_and_one_class(checkpoints, table, tmp_path, c
     )
     assert code == 3 and "empty" in message
     frame = pd.read_csv(table / "data.csv")
+    frame.assign(question=frame.question.where(frame.box.isin(["box0", "box1"]), " ")).to_csv(tmp_path / "blank.csv")
+    words = arguments(checkpoints, table, tmp_path / "e")
+    words[words.index(str(table / "data.csv"))] = str(tmp_path / "blank.csv")
+    code, message = fails(words, capsys)
+    first, then = message.index("52 of 60 records were left out"), message.index("fold")
+    assert code == 3 and first < then and "text" in message[first:then] and "and 49 more" in message
     frame[frame.harmful == 1].to_csv(tmp_path / "one.csv", index=False)
     words = arguments(checkpoints, table, tmp_path / "c")
     words[words.index(str(table / "data.csv"))] = str(tmp_path / "one.csv")
@@ -274,7 +283,7 @@ def test_nan_in_activations_names_block_and_sample(checkpoints, table, tmp_path,
     code, message = fails(arguments(tmp_path, table, tmp_path / "out"), capsys)
     assert code == 4 and "NaN" in message and "layers.2.mlp.down_proj" in message
     # past the check at load: the locator's own words name block and sample
-    from lvlm_lens import LVLM, load_dataset
+    from lvlm_lens import load_dataset
     from lvlm_lens.errors import NumericalError
     from lvlm_lens.locate.evidence import gather
 
@@ -298,7 +307,7 @@ def test_out_of_memory_halves_the_batch(table, monkeypatch):
     """A real allocator limit is not to be had on a CPU, so the kernel's error is raised where batches are too big."""
     import torch
 
-    from lvlm_lens import LVLM, load_dataset
+    from lvlm_lens import load_dataset
     from lvlm_lens.locate.evidence import gather
 
     data = load_dataset(
@@ -327,6 +336,15 @@ def test_unusable_settings(tmp_path, capsys):
         resolve_config(None, {"modle": "x"})
     with pytest.raises(UsageError, match="folds"):
         SweepConfig(folds=1)
+    (tmp_path / "b.yaml").write_text("blocks: 3\n")
+    assert resolve_config(str(tmp_path / "b.yaml"), {}).blocks == "3"
+    for line, word in (
+        ("limit: [1, 2]", "limit"), ("seed: true", "seed"), ("dataset: 3", "quotes"), ("columns: {text: 3}", "columns"),
+        ("strict: 1", "strict"), ("columns: [a]", "columns"), ("special_tokens: keep", "escape"), ("[" * 5000, "read"),
+    ):  # fmt: skip
+        (tmp_path / "t.yaml").write_text(line)
+        code, message = fails(["sweep", "--config", str(tmp_path / "t.yaml")], capsys)
+        assert code == 2 and word in message, line
     for text in ("3-99", "x", "-13"):
         with pytest.raises(UsageError, match="blocks"):
             parse_blocks(text, 12)
@@ -352,7 +370,15 @@ def test_limit_keeps_groups_whole(mini_data):
 def test_dry_run_spends_nothing(tmp_path, capsys):
     assert main(["sweep", "--dry-run", "--json", "--limit", "40", "--out", str(tmp_path / "never")]) == 0
     printed = json.loads(capsys.readouterr().out)
-    assert printed["samples"] <= 40 and printed["flops"] > 0 and printed["seconds"] > 0
+    assert printed["samples"] <= 40 and printed["flops"] > 0
+    stages = printed["seconds_by_stage"]
+    assert set(stages) >= {"reading the twin", "locating", "measures", "patching", "SASA", "defences", "figures"}
+    assert min(stages.values()) > 0 and printed["seconds"] == pytest.approx(sum(stages.values()), abs=1)
+    assert 0 < printed["peak_bytes"] < printed["device_bytes"] and printed["largest_batch_size"] >= 32
+    config = SweepConfig(limit=40, pairs=0, sasa=False, defenses=False, twin=False, batch_size=4)
+    less = estimate_sweep(config)
+    assert not {"patching", "SASA", "defences"} & set(less["seconds_by_stage"])
+    assert less["seconds_by_stage"]["reading the twin"] == 0 and less["peak_bytes"] < printed["peak_bytes"]
     assert not (tmp_path / "never").exists()
 
 
@@ -393,14 +419,24 @@ def test_exit_codes_are_all_listed():
     assert all(f"{code} " in listed for code in codes)
 
 
-def test_run_sweep_from_python(checkpoints, table, tmp_path):
+def test_run_sweep_from_python(checkpoints, table, tmp_path, monkeypatch):
     config = SweepConfig(
         model=str(checkpoints / "llava"), dataset=str(table / "data.csv"), root=str(table), out=str(tmp_path / "out"),
-        blocks="1,-1", twin=False, permutations=20, replicates=100,
+        blocks="1,-1", twin=False, permutations=20, replicates=100, batch_size=5,
         columns={"id": "name", "text": "question", "image": "file", "label": "harmful", "group": "box"},
     )  # fmt: skip
     stages = []
+    rows = []
+    real = LVLM.encode
+
+    def encode(self, samples, *args, **options):
+        rows.append(1 if isinstance(samples, Sample) else len(samples))
+        return real(self, samples, *args, **options)
+
+    monkeypatch.setattr(LVLM, "encode", encode)
     result = run_sweep(config, lambda stage, done, total: stages.append(stage))
+    assert max(rows) == config.batch_size  # every stage keeps to it
+    assert all(result.data[part]["done"] for part in ("sasa", "defenses"))
     assert result.curves["perception"].blocks == (1, 3)
     assert "random_twin" in result.roles.perception.missing
     assert {"reading the model", "locating", "drawing figures"} <= set(stages)

@@ -7,15 +7,15 @@ the work goes on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 import torch
 
 from ..data import Sample
-from ..errors import DataError, LensError, NumericalError
+from ..errors import DataError, LensError
 from ..models.encode import Encoded
-from ..models.lvlm import LVLM, batches
+from ..models.lvlm import LVLM, batches, halves
 from .features import FeatureCache
 
 Progress = Callable[[int, int], None]
@@ -45,22 +45,23 @@ def run_batches(
         raise DataError("the data set is empty; there is nothing to run")
     pending = list(batches(data, batch_size))
     done = used = 0
+    errors: list[LensError] = []
+
+    def note(sample: Sample, error: LensError) -> None:
+        errors.append(error)
+        assert on_error is not None
+        on_error(sample, error)
+
     while pending:
         batch = pending.pop(0)
-        encoded, good = encode_readable(model, data, batch, on_error)
+        encoded, good = encode_readable(model, data, batch, note if on_error is not None else None)
         done += len(batch) - len(good)
         if encoded is None:
             continue
         try:
             result = work(encoded if features is None else features.apply(encoded))
         except torch.OutOfMemoryError:
-            if len(good) == 1:
-                raise NumericalError(
-                    f"out of memory with a single sample ({data[good[0]].id!r}); use a smaller dtype or device_map"
-                ) from None
-            torch.cuda.empty_cache()
-            half = len(good) // 2
-            pending[:0] = [good[:half], good[half:]]
+            pending[:0] = halves(good, data)
             continue
         yield good, result
         done += len(good)
@@ -68,23 +69,55 @@ def run_batches(
         if progress is not None:
             progress(done, len(data))
     if not used:
-        raise DataError(f"none of the {len(data)} samples could be encoded")
+        raise none_readable(errors, len(data))
 
 
 def encode_readable(
     model: LVLM, data: Sequence[Sample], batch: list[int], on_error: OnError | None
 ) -> tuple[Encoded | None, list[int]]:
-    """Encode a batch; with ``on_error``, find the samples that cannot be and go on without them."""
+    """Encode a batch; with ``on_error``, find the samples that cannot be and go on without them.
+
+    Without it the first sample that cannot be encoded raises its own error, which names it.
+    """
     try:
         return model.encode([data[i] for i in batch]), batch
-    except DataError:
-        if on_error is None:
+    except LensError:
+        if len(batch) == 1 and on_error is None:
             raise
     good = []
     for number in batch:
         try:
             model.encode(data[number])
             good.append(number)
-        except DataError as error:
+        except LensError as error:
+            if on_error is None:
+                raise
             on_error(data[number], error)
     return (model.encode([data[i] for i in good]) if good else None), good
+
+
+def none_readable(errors: Sequence[LensError], total: int) -> LensError:
+    """The error of a run in which no sample could be encoded: of the samples' own kind where they agree."""
+    kinds = {type(error) for error in errors}
+    kind = kinds.pop() if len(kinds) == 1 else DataError
+    return kind(f"none of the {total} samples could be encoded: {first_reasons(map(str, errors))}")
+
+
+def first_reasons(reasons: Iterable[str], most: int = 3) -> str:
+    """The first different reasons on one line, and how many more there are."""
+    seen = list(dict.fromkeys(reasons))
+    more = f"; and {len(seen) - most} more" if len(seen) > most else ""
+    return "; ".join(seen[:most]) + more
+
+
+def readable(
+    model: LVLM, data: Sequence[Sample], on_error: OnError | None = None, progress: Progress | None = None
+) -> list[Sample]:
+    """The samples that the model's processor can encode; the others go to ``on_error``, or raise without it."""
+    good = []
+    for number, sample in enumerate(data):
+        _, one = encode_readable(model, data, [number], on_error)
+        good += [sample] if one else []
+        if progress is not None:
+            progress(number + 1, len(data))
+    return good

@@ -4,14 +4,17 @@ The position axis of a grid is a list of groups, each a name and a position spec
 each term of a union one group, patched as a whole; ``per="position"`` makes each selected token a group of its own,
 named as one would write it: ``question[-8:]`` gives ``question[-8]`` ... ``question[-1]``, counted from the end because
 the slice is, so that requests of different length are aligned where their meaning is.  ``image_rows`` stands for one
-span for each row of a picture's grid of tokens.
+span for each row of a picture's grid of tokens.  ``mean(question)`` is a span whose *mean* is patched: the difference
+of the donor's mean and the recipient's own is added at every position of the recipient's span, so prompts with
+unequally many tokens there can be compared; what single tokens carry beside the mean stays the recipient's.  [own]
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal
 
@@ -26,6 +29,7 @@ from .inherit import Inheritance
 
 Direction = Literal["denoise", "noise"]
 PER_HEAD = ("z", "q", "k", "v")
+_MEAN = re.compile(r"mean\(([^()]+)\)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +81,7 @@ class Group:
     name: str
     spec: Positions
     member: int | None = None  # which of the selected positions, counted from the start (>= 0) or the end (< 0)
+    mean: bool = False  # the mean over the span is patched, so that spans may differ in length
 
     def columns(self, layout: Layout) -> tuple[int, ...]:
         """Padded columns in one prompt; empty where the prompt has no such position."""
@@ -99,17 +104,18 @@ def position_groups(
     """The position axis for the prompts at hand.
 
     Args:
-        positions: a specification; several, one group each; or named ones.
+        positions: a specification (``mean(...)`` around one patches the span's mean); several, one group each; or
+            named ones.
         per: ``position`` or ``span``; several specifications are always spans.
         layouts: of all prompts, which decide how many groups ``position`` makes.
     """
     if per not in ("position", "span"):
         raise UsageError(f"per={per!r}; write 'position' or 'span'")
     if isinstance(positions, Mapping):
-        return [Group(name, Positions.parse(spec)) for name, spec in positions.items()]
+        return [replace(_one_spec(spec, layouts)[0], name=name) for name, spec in positions.items()]
     if not isinstance(positions, (str, Positions)):
         return [group for spec in positions for group in _one_spec(spec, layouts)]
-    if isinstance(positions, str) and "image_rows" in positions:
+    if isinstance(positions, str) and ("image_rows" in positions or _MEAN.search(positions)):
         return [group for term in positions.split("|") for group in _one_spec(term.strip(), layouts)]
     spec = Positions.parse(positions)
     if per == "span":
@@ -141,7 +147,10 @@ def position_groups(
 
 
 def _one_spec(spec: str, layouts: Sequence[Layout]) -> list[Group]:
-    return image_rows(layouts) if spec == "image_rows" else [Group(spec, Positions.parse(spec))]
+    if spec == "image_rows":
+        return image_rows(layouts)
+    mean = _MEAN.fullmatch(spec.strip())
+    return [Group(spec, Positions.parse(mean[1] if mean else spec), mean=mean is not None)]
 
 
 def image_rows(layouts: Sequence[Layout]) -> list[Group]:
@@ -195,6 +204,7 @@ def build_cell(
     inheritance: Inheritance | None = None,
     donor_row: int | None = None,
     pool: Sequence[tuple[int, tuple[int, ...]]] = (),
+    mean_in: Recording | None = None,
 ) -> Cell:
     """The cell that writes a donor's values into some blocks of a row.
 
@@ -202,35 +212,49 @@ def build_cell(
 
     With ``random_from`` (the recording of the recipient itself) the change has the size of the real one
     at each position and a random direction instead, with the covariance of the states at ``pool`` (rows and columns of
-    that recording) where it is given.  ``donor_row`` is the donor's row where it is another one.
+    that recording) where it is given.  ``donor_row`` is the donor's row where it is another one.  With ``mean_in`` (the
+    recording of the recipient too) only the mean over the columns is the donor's, and a random change is one and the
+    same at all of them.
     """
     writes = []
     for block in [0] if axis.name == "image_features" else blocks:
         site = axis.at(block)
         take = partial(donor.take, site, row if donor_row is None else donor_row, donor_columns, axis.head)
+        if mean_in is not None:
+            take = partial(_with_mean_of, take, partial(mean_in.take, site, row, columns, axis.head))
         if random_from is not None:
             own = partial(random_from.take, site, row, columns, axis.head)
             states = [partial(random_from.take, site, other, some, axis.head) for other, some in pool]
-            take = partial(_random_change, take, own, states, seed + block)
+            take = partial(_random_change, take, own, states, seed + block, mean_in is not None)
         writes.append(Write(site, columns, take, axis.head))
     shared = None
-    if inheritance is not None and random_from is None and donor_row is None:
+    if inheritance is not None and random_from is None and donor_row is None and mean_in is None:
         shared = inheritance.of(axis.name, row, columns, donor_columns)
     return Cell(row, tuple(writes), shared)
 
 
+def _with_mean_of(donor: partial[torch.Tensor], own: partial[torch.Tensor]) -> torch.Tensor:
+    new, old = donor().float().mean(0), own()  # [...], [P, ...]
+    return (old.float() + (new - old.float().mean(0))).to(old.dtype)
+
+
 def _random_change(
-    donor: partial[torch.Tensor], own: partial[torch.Tensor], states: Sequence[partial[torch.Tensor]], seed: int
+    donor: partial[torch.Tensor],
+    own: partial[torch.Tensor],
+    states: Sequence[partial[torch.Tensor]],
+    seed: int,
+    together: bool = False,
 ) -> torch.Tensor:
     new, old = donor(), own()  # [P, ...]
     difference = (new - old).float().flatten(1)
     generator = torch.Generator().manual_seed(seed)
+    rows = 1 if together else len(difference)
     if states:
         seen = torch.cat([take().float().flatten(1) for take in states])  # [N, ...]
-        weights = torch.randn(len(difference), len(seen), generator=generator).to(seen.device)
+        weights = torch.randn(rows, len(seen), generator=generator).to(seen.device)
         noise = weights @ (seen - seen.mean(0))
     else:
-        noise = torch.randn(difference.shape, generator=generator).to(difference.device)
+        noise = torch.randn(rows, difference.shape[1], generator=generator).to(difference.device)
     noise = noise * (difference != 0)  # a pattern stays zero where attention cannot reach
     noise = noise / noise.norm(dim=-1, keepdim=True).clamp_min(1e-12) * difference.norm(dim=-1, keepdim=True)
     return old + noise.reshape(old.shape).to(old.dtype)

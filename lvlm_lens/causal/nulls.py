@@ -38,10 +38,16 @@ def pool_of(places: Sequence[Sequence[Columns]], group: int, seed: int) -> list[
     return random.Random(seed).sample(every, _POOL) if len(every) > _POOL else every
 
 
-def donors_of(places: Sequence[Sequence[Columns]], names: Sequence[str], row: int, seed: int) -> list[int | None]:
-    """For each position group, a row of another group of pairs with as many columns there, or ``None``."""
+def donors_of(
+    places: Sequence[Sequence[Columns]], names: Sequence[str], row: int, seed: int, means: Sequence[bool]
+) -> list[int | None]:
+    """For each position group, a row of another group of pairs with as many columns there, or ``None``.
+
+    Where the mean over a group's span is patched (``means``) any number of columns does.
+    """
     order = [other for other in range(len(places)) if names[other] != names[row]]
     random.Random(seed).shuffle(order)
     return [
-        next((other for other in order if len(places[other][g]) == len(own)), None) for g, own in enumerate(places[row])
+        next((o for o in order if len(places[o][g]) == len(own) or (means[g] and places[o][g])), None)
+        for g, own in enumerate(places[row])
     ]

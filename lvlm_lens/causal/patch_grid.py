@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -101,7 +102,7 @@ def patch_grid(
 
     Args:
         model: the model; its attention kernel is kept (flash attention, which takes no masks, is replaced by sdpa).
-        pairs: matched pairs; the selected positions of the two prompts must be equally many.
+        pairs: matched pairs; the selected positions of the two prompts must be equally many, except in ``mean(...)``.
         sites: any of resid_pre, resid_mid, resid_post, attn_out, mlp_out, q, k, v, z, pattern, image_features.
         positions: the position language; see :mod:`~lvlm_lens.causal.cells` for groups and ``image_rows``.
         metric: ``refusal_log_odds``, ``answer_logit_diff``, ``kl``, or ``f(logits [batch, vocab]) -> [batch]``.
@@ -296,7 +297,8 @@ def _run(plan: _Plan, pairs: Sequence[Pair], which: Sequence[int], verify: int) 
         columns = [sorted({c for own in row for c in own}) or [0] for row in places[side]]
         is_recipient = other in plan.directions
         low = 0 if flow & _LOOKS_BACK else min(row[0] for row in columns)
-        wanted = sites if plan.kinds or not is_recipient or len(plan.directions) == 2 else []
+        means = any(group.mean for group in plan.groups)
+        wanted = sites if plan.kinds or means or not is_recipient or len(plan.directions) == 2 else []
         spans = any(len(own) > 1 for row in places[side] for own in row)  # a donor's prefix may stand in for a span
         kept = low if resumable and (is_recipient or spans) else None
         recordings[side] = record(model, encoded[side], wanted, columns, kept)
@@ -318,9 +320,7 @@ def _run(plan: _Plan, pairs: Sequence[Pair], which: Sequence[int], verify: int) 
         if reason is None and verify:
             share = min(-(-verify // len(plan.directions)), verify - checked["cells"])
             rec = recordings[recipient]
-            found = compare_cells(
-                model, rec, encoded[recipient], cells, share, plan.metric, plan.max_tokens, plan.seed
-            )
+            found = compare_cells(model, rec, encoded[recipient], cells, share, plan.metric, plan.max_tokens, plan.seed)
             checked = checked if found is None else joined(checked, found.to_dict())
     if checked["cells"] and checked["wrong"]:
         reason = f"a resumed cell differed by {checked['max_abs_diff']:.2e} from a plain forward"
@@ -364,10 +364,11 @@ def _check_places(plan: _Plan, pairs: Sequence[Pair], encoded: Mapping[str, Enco
     for row, pair in enumerate(pairs):
         for g, group in enumerate(plan.groups):
             clean, corrupted = places["clean"][row][g], places["corrupted"][row][g]
-            if clean and corrupted and len(clean) != len(corrupted):
+            if clean and corrupted and len(clean) != len(corrupted) and not group.mean:
                 raise DataError(
                     f"pair {pair.clean.id!r}, {pair.corrupted.id!r}: {group.name!r} selects {len(clean)} and "
-                    f"{len(corrupted)} positions; patching needs prompts of equal length there"
+                    f"{len(corrupted)} positions; patching needs prompts of equal length there, or the span's mean: "
+                    f"mean({group.name})"
                 )
         if whole:
             ends = [[e.layouts[row].attended[0], e.layouts[row].last] for e in encoded.values()]
@@ -406,9 +407,12 @@ def _cells(
     own_label = recordings[recipient]
     ends = [(layout.attended[0], layout.last) for layout in encoded[recipient].layouts]
     names = [pair.group or pair.clean.id for pair in pairs]
+    means = [group.mean for group in plan.groups]
     pools = [pool_of(places[recipient], g, plan.seed) for g in range(len(plan.groups))]
     for row in range(len(places[donor])):
-        others = [donors_of(places[recipient], names, row, hash((plan.seed, d, which[row]))) for d in _draws(plan)]
+        others = [
+            donors_of(places[recipient], names, row, hash((plan.seed, d, which[row])), means) for d in _draws(plan)
+        ]
         for g in range(len(plan.groups)):
             columns, source = places[recipient][row][g], places[donor][row][g]
             if not columns or not source:
@@ -421,7 +425,9 @@ def _cells(
                     blocks = range(1)
                 for block in blocks:
                     span = range(block, min(block + plan.window, model.n_blocks))
-                    cells.append(build_cell(axis, span, row, columns, recordings[donor], source, None, 0, inheritance))
+                    mean_in = own_label if plan.groups[g].mean else None
+                    build = partial(build_cell, axis, span, row, columns, mean_in=mean_in)
+                    cells.append(build(recordings[donor], source, None, 0, inheritance))
                     where.append((0, s, block, g, row))
                     for draw, kind in zip(_draws(plan), plan.kinds, strict=True):
                         seed = hash((plan.seed, draw, s, block, g, which[row])) % 2**31
@@ -430,13 +436,12 @@ def _cells(
                             if other is None or (axis.name == "pattern" and ends[other] != ends[row]):
                                 continue
                             source_of = places[recipient][other][g]
-                            made = build_cell(axis, span, row, columns, own_label, source_of, donor_row=other)
+                            made = build(own_label, source_of, donor_row=other)
                         elif kind == "covariance" and len(pools[g]) < 2:
                             continue
                         else:
                             pool = pools[g] if kind == "covariance" else ()
-                            donors = recordings[donor]
-                            made = build_cell(axis, span, row, columns, donors, source, own_label, seed, pool=pool)
+                            made = build(recordings[donor], source, own_label, seed, pool=pool)
                         cells.append(made)
                         where.append((draw, s, block, g, row))
     return where, cells

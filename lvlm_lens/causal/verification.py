@@ -62,8 +62,8 @@ class Checked:
 
     @property
     def allowed(self) -> np.ndarray:
-        """``[cell]``: how far a cell may lie from its plain forward."""
-        own = np.maximum(TOLD * self.noise, SHARE * self.effect)
+        """``[cell]``: how far a cell may lie from its plain forward; one that proves nothing only by the bound."""
+        own = np.where(self.told, np.maximum(TOLD * self.noise, SHARE * self.effect), np.inf)
         return np.minimum(own, max(BOUND.get(self.dtype, 1e-4) * self.scale, self.noise))
 
     @property

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from ..config import SweepConfig, resolve_config
+from ..config import HANDLING, SweepConfig, resolve_config
 
 _COLUMNS = (
     "id", "text", "image", "label", "label_image", "label_text", "group", "split", "category", "counterfactual",
@@ -77,6 +77,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, help=f"seed of everything random (default: {defaults.seed})")
     add("--batch-size", type=int, metavar="N", help=f"rows a forward (default: {defaults.batch_size})")
     add("--strict", action="store_const", const=True, help="stop at the first record that cannot be used")
+    add("--special-tokens", choices=HANDLING, help="words that hold a special token: refuse the sample, or escape it")
     add("--config", metavar="FILE", help="YAML file of settings; flags win")
     add_column_options(parser)
 

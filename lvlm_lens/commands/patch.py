@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from ..config import SweepConfig
 from ..errors import DataError, UsageError
 from .console import progress_bars
 from .options import add_output_options, add_run_options, config_from, say_loaded
@@ -23,13 +24,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--positions",
-        help="position language, or image_rows; several spans with commas (default: image_rows,question,last)",
+        help="position language, mean(...) around it, or image_rows; several spans with commas (default: "
+        "image_rows,question,last; for pairs of words mean(question), the template's tokens after it, last)",
     )
     add("--metric", default="refusal_log_odds", help="refusal_log_odds, answer_logit_diff or kl")
     add("--direction", choices=("denoise", "noise", "both"), default="both", help="default: both")
     add("--per", choices=("position", "span"), default="span", help="one cell a token or one a span (default: span)")
     add("--window", type=int, default=1, metavar="N", help="blocks patched together (default: 1)")
-    add("--pairs", type=int, metavar="N", help="at most N pairs (default: 12)")
+    add("--pairs", type=int, metavar="N", help=f"at most N pairs (default: {SweepConfig().pairs})")
     add("--all-pairs", action="store_true", help="also pairs whose members behave alike")
     add("--exact", choices=("auto", "full"), default="auto", help="full: run every cell as a plain forward")
     add("--verify", type=int, default=4, metavar="K", help="cells compared with plain forwards (default: 4)")
@@ -44,26 +46,38 @@ def run(options: argparse.Namespace) -> int:
     config = config_from(options)
     if config.out is None:
         raise UsageError("patch needs --out DIR: the grid's folder, in which a stopped run continues")
+    from ..activations.loop import readable
     from ..causal import patch_grid
     from ..locate.evidence import gather
     from ..plots.patching import plot_patch_grid
     from ..plots.theme import save_figure
-    from ..stages.inputs import load_inputs
-    from ..stages.patching import behaving_pairs
+    from ..stages.inputs import left_out, load_inputs, without_broken
+    from ..stages.patching import behaving_pairs, spans_of
 
     with progress_bars(options.quiet) as tell:
         model, data = load_inputs(config)
         say_loaded(model, options.quiet)
+        broken: dict[str, str] = {}
+        on_error = None if config.strict else lambda sample, error: broken.update({sample.id: str(error)})
         if options.all_pairs:
-            able = data.pairs()
+            readable(model, data, on_error, lambda done, total: tell("reading", done, total))
+            data = without_broken(data, broken)
+            able, counts = data.pairs(), "the data set has no matched pairs (column counterfactual)"
+            able = [pair for pair in able if pair.swap == "image"] or able  # of one kind: their spans are not the same
         else:
-            able = behaving_pairs(data, gather(model, data, progress=lambda done, total: tell("reading", done, total)))
+            evidence = gather(
+                model, data, batch_size=config.batch_size, on_error=on_error,
+                progress=lambda done, total: tell("reading", done, total),
+            )  # fmt: skip
+            data = without_broken(data, broken)
+            able, counts = behaving_pairs(data, evidence)
         if not able:
             raise DataError(
-                "no pair has its harmful member refused and its harmless one answered; use --all-pairs to patch "
-                "pairs that behave alike"
+                f"{left_out(data, '; ')}{counts}"
+                + ("" if options.all_pairs else "; --all-pairs patches also pairs whose members behave alike")
             )
-        positions: list[str] | str = [word.strip() for word in (spans or "image_rows,question,last").split(",")]
+        positions: list[str] | str = [word.strip() for word in spans.split(",")] if spans else []
+        positions = positions or spans_of(model, able[: config.pairs])[0]
         if len(positions) == 1:
             positions = positions[0]
         grid = patch_grid(

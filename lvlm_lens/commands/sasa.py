@@ -55,6 +55,8 @@ def run(options: argparse.Namespace) -> int:
             quick=options.quick,
             batch_size=config.batch_size,
             random_state=config.seed,
+            folder=folder.path / "passes" if folder is not None else None,
+            strict=config.strict,
             say=lambda stage: tell(stage, 0, 1),
         )
     if folder is not None:

@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folds", type=int, help="folds of the probes (default: 5)")
     parser.add_argument("--permutations", type=int, help="label shuffles of the null (default: 50)")
     parser.add_argument("--replicates", type=int, help="bootstrap replicates (default: 1000)")
-    parser.add_argument("--dry-run", action="store_true", help="print forwards, FLOPs, bytes and time, and stop")
+    parser.add_argument("--dry-run", action="store_true", help="print forwards, time by stage and memory, and stop")
     add_output_options(parser)
 
 
@@ -66,9 +66,25 @@ def run(options: argparse.Namespace) -> int:
         from ..estimate import estimate_sweep
 
         found = estimate_sweep(config)
-        print(json.dumps(found, indent=2) if options.json else "\n".join(f"{k:>22}  {v}" for k, v in found.items()))
+        print(json.dumps(found, indent=2) if options.json else "\n".join(_estimate_lines(found)))
         return 0
     return run_and_print(config, options)
+
+
+def _estimate_lines(found: dict[str, Any]) -> list[str]:
+    """An estimate as text: bytes in words, one line a stage."""
+    lines = []
+    for name, value in found.items():
+        if isinstance(value, dict):
+            lines += [f"{key:>28}  {number:g} s" for key, number in value.items()]
+        elif isinstance(value, list):
+            lines += [f"{'supposed':>28}  {item}" for item in value]
+        elif name.endswith("bytes") or name.startswith("bytes"):
+            lines.append(f"{name.replace('_', ' '):>28}  {value / 2**30:.2f} GiB")
+        else:
+            shown = f"{value:,}" if isinstance(value, (int, float)) else str(value)
+            lines.append(f"{name.replace('_', ' '):>28}  {shown}")
+    return lines
 
 
 def run_and_print(config: SweepConfig, options: argparse.Namespace) -> int:
@@ -114,6 +130,8 @@ def print_summary(result: SweepResult) -> None:
     )
     for line in loaded_lines(data["model"]):
         console.print(line)
+    if data["dataset"].get("left_out"):
+        console.print(f"{data['dataset']['left_out']}; all of them: dataset.problem_list in result.json")
     roles = Table(
         "role",
         "blocks",
@@ -194,8 +212,6 @@ def print_summary(result: SweepResult) -> None:
     sasa = data["sasa"]
     console.print(f"SASA: {sasa['verdict'] if sasa['done'] else 'not done: ' + sasa['reason']}\n")
     _print_defenses(console, data["defenses"])
-    if data["dataset"]["problems"]:
-        console.print(f"{data['dataset']['problems']} record(s) left out; see dataset.problem_list in result.json")
     seconds = sum(data["timings"].values())
     console.print(
         f"{len(data['figures'])} figures, result.json and curves.parquet in {result.folder}  ({seconds:.0f} s)"

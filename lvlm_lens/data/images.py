@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import DataError
 
@@ -39,6 +41,17 @@ class ImageSource(Protocol):
         ...
 
 
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(//|[^,]*;base64,)")
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """The picture as its EXIF orientation says that it is looked at; as it is where there is none that can be read."""
+    try:
+        return ImageOps.exif_transpose(picture)
+    except (SyntaxError, ValueError, KeyError, TypeError, struct.error):  # EXIF is hostile input too
+        return picture
+
+
 def _decode(stream: Any, what: str) -> Image.Image:
     try:
         with Image.open(stream) as picture:
@@ -47,7 +60,7 @@ def _decode(stream: Any, what: str) -> Image.Image:
                 raise DataError(
                     f"{what} has {width} x {height} pixels, more than the bound of {MAX_PIXELS}; scale it down first"
                 )
-            return picture.convert("RGB")
+            return upright(picture).convert("RGB")
     except DataError:
         raise
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -63,6 +76,11 @@ class ImageFile:
 
     def resolve(self) -> Path:
         """The absolute path; raises :class:`DataError` when it leaves the root or is absent."""
+        if _ADDRESS.match(self.path):
+            raise DataError(
+                f"image {self.path[:120]!r} is an address; addresses are never fetched: download the picture under the "
+                "data root and give its path"
+            )
         relative = Path(self.path)
         root = Path(self.root).resolve()
         if relative.is_absolute():
@@ -80,7 +98,7 @@ class ImageFile:
         return hashlib.sha256(self.resolve().read_bytes()).hexdigest()
 
     def load(self) -> Image.Image:
-        """Decode the file (RGB)."""
+        """Decode the file (RGB, upright: its EXIF orientation is applied)."""
         return _decode(self.resolve(), f"image {self.path!r}")
 
 
@@ -96,7 +114,7 @@ class ImageBytes:
         return hashlib.sha256(self.data).hexdigest()
 
     def load(self) -> Image.Image:
-        """Decode the bytes (RGB)."""
+        """Decode the bytes (RGB, upright)."""
         return _decode(io.BytesIO(self.data), "image given as bytes")
 
 
@@ -109,12 +127,12 @@ class ImageObject:
     @property
     def key(self) -> str:
         """Hash of size and RGB pixels."""
-        rgb = self.picture.convert("RGB")
+        rgb = self.load()
         return hashlib.sha256(repr(rgb.size).encode() + rgb.tobytes()).hexdigest()
 
     def load(self) -> Image.Image:
-        """The picture (RGB)."""
-        return self.picture.convert("RGB")
+        """The picture, upright (RGB)."""
+        return upright(self.picture).convert("RGB")
 
 
 @dataclass(frozen=True, slots=True)

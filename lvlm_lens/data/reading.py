@@ -19,6 +19,7 @@ from typing import Any, TextIO
 from ..errors import DataError
 
 _CHUNK = 1 << 16
+_TOO_DEEP = "not readable as JSON (nested too deeply)"
 _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 
@@ -111,6 +112,8 @@ def read_jsonl(path: Path) -> Iterator[tuple[str, Any]]:
                 yield f"line {number}", json.loads(line)
             except json.JSONDecodeError as error:
                 yield f"line {number}", Broken(f"not readable as JSON ({error})")
+            except RecursionError:
+                yield f"line {number}", Broken(_TOO_DEEP)
 
 
 class _Buffer:
@@ -154,6 +157,8 @@ class _Buffer:
                     reason = "the file ends inside a record" if cut and self.ended else error.msg
                     raise ValueError(f"{reason} (truncated or damaged JSON)") from error
                 continue
+            except RecursionError as error:
+                raise ValueError(_TOO_DEEP) from error
             if end == len(self.text) and self.more():  # a number may go on in the next chunk
                 continue
             self.at = end

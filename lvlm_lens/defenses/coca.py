@@ -17,7 +17,7 @@ import torch
 
 from ..data import Sample
 from ..errors import UsageError
-from ..models.lvlm import batches
+from ..models.lvlm import in_batches
 from .base import Defense, Guarded, filled, prompt_text
 
 
@@ -67,20 +67,23 @@ class CoCA(Defense):
 
         model = guarded.lvlm
         answers: dict[int, str] = {}
-        for batch in batches(samples, max(1, batch_size // 2)):
+
+        def ask(batch: list[int]) -> list[str]:
             few = [samples[i] for i in batch]
             pairs = [*(self.rewrite(s) for s in few), *few]
             encoded = model.encode(pairs)
             processors: Any = LogitsProcessorList([_Calibration(float(self.alpha))])
             with torch.inference_mode():
-                made = model.model.generate(
+                produced = model.model.generate(
                     **encoded.inputs,
                     max_new_tokens=max_new_tokens,
                     do_sample=False,
                     pad_token_id=model.tokenizer.pad_token_id,
                     logits_processor=processors,
                 )
-            new = made[: len(few), encoded.length :]
-            texts = model.tokenizer.batch_decode(new, skip_special_tokens=True)
-            answers.update(zip(batch, (text.strip() for text in texts), strict=True))
+            new = produced[: len(few), encoded.length :]
+            return [text.strip() for text in model.tokenizer.batch_decode(new, skip_special_tokens=True)]
+
+        for batch, made in in_batches(samples, max(1, batch_size // 2), ask):
+            answers.update(zip(batch, made, strict=True))
         return [answers[i] for i in range(len(samples))]

@@ -18,9 +18,11 @@ side by side.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -29,7 +31,7 @@ from ..activations import Activations, Site, capture
 from ..data import Sample
 from ..errors import DataError, ModelError, UsageError
 from ..locate.statistics import auroc, group_folds
-from ..models.lvlm import LVLM, batches
+from ..models.lvlm import LVLM, batches, in_batches
 from .base import Detector, groups_of, labelled
 from .probe import LogisticProbe
 from .projection import Cell, Edit, edit
@@ -72,6 +74,7 @@ def extract(
     batch_size: int = 32,
     resid_blocks: Sequence[int] = (),
     engine: str | None = None,
+    folder: Path | None = None,
 ) -> Extracted:
     """Run the first pass once a batch and every cell's second pass from it.
 
@@ -85,6 +88,7 @@ def extract(
         resid_blocks: blocks whose plain residual at the last token is kept as well.
         engine: what an earlier check on this model found (:attr:`Extracted.engine`); without it the first
             batch is checked against a whole forward.
+        folder: where each batch is kept as soon as it is done; batches found there are not run again.
 
     Raises:
         UsageError: unknown feature, or a table of features above 6 GiB.
@@ -107,23 +111,52 @@ def extract(
     resid: dict[int, list[Any]] = {block: [None] * len(samples) for block in plain_blocks}
     logits: list[Any] = [None] * len(samples)
     made = Extracted(np.empty(0), {}, np.empty(0), {}, dict.fromkeys(cells, 0), dict.fromkeys(cells, 0))
-    checked = False
-    for batch in _batches(samples, batch_size, any(cell.control == "other_sample" for cell in cells)):
+    checked = engine is not None or not cells
+    made.engine = engine or made.engine
+
+    asked = f"{model.name} {features} {plain_blocks} {keep} {[str(cell) for cell in cells]}"
+
+    def passes(batch: list[int]) -> _Passes:
+        nonlocal checked
+        file = None
+        if folder is not None:
+            words = "\0".join([asked, *(f"{samples[i].id}\1{samples[i].text}" for i in batch)])
+            file = folder / f"{hashlib.sha256(words.encode()).hexdigest()[:24]}.npz"
+            if file.is_file():
+                found = _Passes.load(file)
+                if not checked:
+                    made.check_error, made.engine, checked = found.check_error, found.engine, True
+                return found
         first = first_pass(model, model.encode([samples[i] for i in batch]), keep)
-        if engine is not None:
-            made.engine = engine
-        elif cells and not checked:
-            made.check_error, made.engine, checked = *_checked(first, cells), True
+        if not checked:
+            made.check_error, made.engine = _checked(first, cells)
+            checked = True
         if made.engine != "resumed":
             first.resumable = first.resumable or made.engine
-        _scatter(logits, batch, usable(first.logits))
-        for block in plain_blocks:
-            _scatter(resid[block], batch, first.rows(first.states[block]).float())
-        for cell in cells:
-            value, changed = _second(first, cell, features)
-            made.tokens[cell] += changed.tokens
-            made.negative[cell] += changed.negative
-            _scatter(rows[cell], batch, value)
+        second = [_second(first, cell, features) for cell in cells]
+        found = _Passes(
+            _numbers(usable(first.logits)),
+            [_numbers(first.rows(first.states[block]).float()) for block in plain_blocks],
+            [_numbers(value) for value, _ in second],
+            [changed.tokens for _, changed in second],
+            [changed.negative for _, changed in second],
+            made.check_error,
+            made.engine,
+        )
+        if file is not None:
+            found.save(file)
+        return found
+
+    pairs = any(cell.control == "other_sample" for cell in cells)
+    prepared = _batches(samples, batch_size, pairs)
+    for batch, found in in_batches(samples, batch_size, passes, prepared, 2 if pairs else 1):
+        _scatter(logits, batch, found.logits)
+        for block, values in zip(plain_blocks, found.plain, strict=True):
+            _scatter(resid[block], batch, values)
+        for number, cell in enumerate(cells):
+            made.tokens[cell] += found.tokens[number]
+            made.negative[cell] += found.negative[number]
+            _scatter(rows[cell], batch, found.cells[number])
     made.plain_logits = np.stack(logits)
     made.plain_resid = {block: np.stack(values) for block, values in resid.items()}
     made.plain = made.plain_logits if features == "logits" else made.plain_resid[end]
@@ -157,9 +190,49 @@ def _checked(first: FirstPass, cells: Sequence[Cell]) -> tuple[float, str]:
     return error, f"full forwards: a resumed pass differs by {error:.1e} of the logits' spread"
 
 
-def _scatter(into: list[Any], batch: Sequence[int], values: torch.Tensor) -> None:
+class _Passes(NamedTuple):
+    """What one batch gives: plain logits, plain residuals by block, features, tokens and negative ``a_t`` by cell."""
+
+    logits: np.ndarray
+    plain: list[np.ndarray]
+    cells: list[np.ndarray]
+    tokens: list[int]
+    negative: list[int]
+    check_error: float
+    engine: str
+
+    def save(self, file: Path) -> None:
+        """Write it so that it is whole under its name or not there."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial = file.with_suffix(".partial")
+        arrays = {f"{name}{n}": x for name in ("plain", "cells") for n, x in enumerate(getattr(self, name))}
+        counts = {name: np.array(getattr(self, name), dtype=np.int64) for name in ("tokens", "negative")}
+        with partial.open("wb") as stream:
+            np.savez(
+                stream, logits=self.logits, check_error=self.check_error, engine=np.array(self.engine), **counts,
+                **arrays,
+            )  # fmt: skip
+        partial.replace(file)
+
+    @classmethod
+    def load(cls, file: Path) -> _Passes:
+        """Inverse of :meth:`save`."""
+        with np.load(file, allow_pickle=False) as kept:
+            lists = [
+                [kept[f"{name}{n}"] for n in range(sum(key.startswith(name) for key in kept))]
+                for name in ("plain", "cells")
+            ]
+            counts = [kept[name].tolist() for name in ("tokens", "negative")]
+            return cls(kept["logits"], *lists, *counts, float(kept["check_error"]), str(kept["engine"]))
+
+
+def _numbers(values: torch.Tensor) -> np.ndarray:
+    return values.cpu().numpy()
+
+
+def _scatter(into: list[Any], batch: Sequence[int], values: np.ndarray) -> None:
     for row, number in enumerate(batch):
-        into[number] = values[row].cpu().numpy()
+        into[number] = values[row]
 
 
 def _batches(samples: Sequence[Sample], size: int, pairs: bool) -> Iterator[list[int]]:
@@ -349,13 +422,18 @@ class SASA(Detector):
         site = Site("resid_post", self.cell_.safety)
         parts: list[Activations] = []
         order: list[int] = []
-        for batch in _batches(data, size, self.cell_.control == "other_sample"):
+        pairs = self.cell_.control == "other_sample"
+
+        def edited(batch: list[int]) -> Activations:
             few = [data[i] for i in batch]
             first = first_pass(model, model.encode(few), (self.cell_.safety, self.cell_.fused))
             hidden = edit(first, self.cell_).hidden
             # the batch is in the order in which capture puts it, so that rows of the edit are rows of the forward
             edits = [(site, lambda value, where, hidden=hidden: hidden)]
-            parts.append(capture(model, few, sites, positions, batch_size=len(few), edits=edits, **options))
+            return capture(model, few, sites, positions, batch_size=len(few), edits=edits, **options)
+
+        for batch, part in in_batches(data, size, edited, _batches(data, size, pairs), 2 if pairs else 1):
+            parts.append(part)
             order += batch
         return _joined(parts, order)
 

@@ -17,7 +17,7 @@ import torch
 
 from ..data import Sample
 from ..locate.statistics import Resampling, auroc, interval, weighted_auroc, weighted_mean
-from ..models.lvlm import LVLM, batches
+from ..models.lvlm import LVLM, in_batches
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
 from .base import groups_of
 from .projection import Cell, edit
@@ -35,7 +35,8 @@ def lens_log_odds(
     anatomy = model.anatomy
     every = list(range(anatomy.n_blocks))
     out = {name: np.zeros((len(samples), anatomy.n_blocks), dtype=np.float32) for name in ("plain", *cells)}
-    for batch in batches(samples, batch_size):
+
+    def read(batch: list[int]) -> None:
         first = first_pass(model, model.encode([samples[i] for i in batch]), every)
         if engine != "resumed":
             first.resumable = first.resumable or engine
@@ -53,6 +54,9 @@ def lens_log_odds(
             for block in later:
                 values[batch, block] = refusal_log_odds(anatomy.lens(second.kept[block]), tokens).cpu().numpy()
             values[batch, -1] = refusal_log_odds(second.logits, tokens).cpu().numpy()
+
+    for _ in in_batches(samples, batch_size, read):
+        pass
     return out
 
 

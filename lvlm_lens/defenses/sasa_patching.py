@@ -16,7 +16,7 @@ import numpy as np
 from ..causal import PatchGrid, patch_grid
 from ..data import Dataset, Pair, Sample
 from ..errors import UsageError
-from ..models.lvlm import LVLM, batches
+from ..models.lvlm import LVLM, in_batches
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
 from ..stats.groups import bootstrap_mean
 from .projected import projected
@@ -35,10 +35,10 @@ def deciding_pairs(model: LVLM, samples: Sequence[Sample], batch_size: int, most
         return []
     tokens = refusal_token_ids(model)
     odds: dict[str, float] = {}
-    for batch in batches(members, batch_size):
-        some = [members[i] for i in batch]
-        found = refusal_log_odds(model.logits(model.encode(some)), tokens).tolist()
-        odds |= {sample.id: value for sample, value in zip(some, found, strict=True)}
+    for batch, found in in_batches(
+        members, batch_size, lambda batch: model.logits(model.encode([members[i] for i in batch]))
+    ):
+        odds |= {members[i].id: value for i, value in zip(batch, refusal_log_odds(found, tokens).tolist(), strict=True)}
     able = [pair for pair in pairs if odds[pair.clean.id] > 0 >= odds[pair.corrupted.id]]
     return sorted(able, key=lambda pair: odds[pair.corrupted.id] - odds[pair.clean.id])[:most]
 

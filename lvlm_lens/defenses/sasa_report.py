@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from ..activations.loop import readable
 from ..data import Dataset, Sample
 from ..errors import DataError, UsageError
 from ..evaluate.cost import Cost, metered
@@ -91,6 +93,11 @@ class SASAReport:
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: plain numbers, ``None`` for what is not a number."""
         return {field.name: plain(getattr(self, field.name)) for field in fields(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SASAReport:
+        """Inverse of :meth:`to_dict`, up to numbers that are not numbers; other keys are passed over."""
+        return cls(**{field.name: data[field.name] for field in fields(cls)})
 
     def to_json(self) -> str:
         """The same as text."""
@@ -215,6 +222,8 @@ def sasa_report(
     batch_size: int = 32,
     random_state: int = 0,
     say: Callable[[str], None] | None = None,
+    folder: Path | None = None,
+    strict: bool = False,
 ) -> SASAReport:
     """Measure SASA on a model and a data set.
 
@@ -237,6 +246,8 @@ def sasa_report(
         batch_size: rows a forward.
         random_state: seed of everything drawn.
         say: called with a line before each stage.
+        folder: where the passes of each batch are kept, so that a stopped report continues.
+        strict: stop at the first sample that cannot be encoded; else it is left out and named in the notes.
 
     Raises:
         UsageError, DataError: as :class:`~lvlm_lens.defenses.sasa.SASA`.
@@ -246,7 +257,8 @@ def sasa_report(
         n_train, n_test = n_train or 64, n_test or 64
         seeds = min(seeds, 3)
     notes: list[str] = []
-    train, test = parts_of(data, n_train, n_test, random_state)
+    note = None if strict else lambda sample, error: notes.append(f"left out: {error}")
+    train, test = (readable(model, part, note) for part in parts_of(data, n_train, n_test, random_state))
     split = make_split(train, test, replicates, random_state)
     blocks = candidate_blocks(model, candidates, 4 if quick else model.n_blocks)
     options = {"mode": mode, "positions": positions, "projection": projection, "random_state": random_state}
@@ -257,7 +269,8 @@ def sasa_report(
         cells.setdefault(asked, template.cell(*asked))
     tell(f"s x f map: {attainable(groups_of(test), len(cells))}; {len(train)} training and {len(test)} test samples")
     every = range(model.n_blocks)
-    made = extract(model, split.samples, list(cells.values()), features, batch_size, every)  # type: ignore[arg-type]
+    wanted = list(cells.values())
+    made = extract(model, split.samples, wanted, features, batch_size, every, folder=folder)  # type: ignore[arg-type]
     fold = group_folds(split.y_train, groups_of(train), min(4, len(set(groups_of(train)))), random_state)
     reference, _ = scores_on_test(split, made.plain)
     table = gain_map(split, made, list(cells.values()), reference)
@@ -276,6 +289,7 @@ def sasa_report(
         batch_size,
         (cell.fused,),
         made.engine,
+        folder,
     )
     rows: dict[str, np.ndarray] = {REFERENCE: made.plain, MAIN: made.cells[cell]}
     rows |= {name: varied.cells[other] for name, other in others.items()}

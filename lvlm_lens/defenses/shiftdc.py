@@ -18,7 +18,7 @@ import torch
 from ..activations import Activations, Site, attached, capture, tap
 from ..data import Sample
 from ..errors import DataError, UsageError
-from ..models.lvlm import LVLM, batches
+from ..models.lvlm import LVLM, batches, in_batches
 from .base import Defense, Guarded, labelled, prompt_text
 
 
@@ -134,10 +134,12 @@ class ShiftDC(Defense):
         model = guarded.lvlm
         correction = self.corrections(guarded, model, samples)
         answers: dict[int, str] = {}
-        for batch in batches(samples, batch_size):
+
+        def ask(batch: list[int]) -> list[str]:
             with attached(self._hooks(model, correction[batch])):
-                # these rows keep their order in generate: they are already sorted as it sorts
-                made = model.generate([samples[i] for i in batch], max_new_tokens, len(batch))
+                return model.generate_batch([samples[i] for i in batch], max_new_tokens)
+
+        for batch, made in in_batches(samples, batch_size, ask):
             answers.update(zip(batch, made, strict=True))
         return [answers[i] for i in range(len(samples))]
 

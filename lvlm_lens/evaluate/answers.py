@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..data import Sample
-from ..errors import DataError, RunFolderError
+from ..errors import DataError, ImageLostError, NumericalError, RunFolderError
 
 
 class Answering(Protocol):
@@ -41,6 +41,10 @@ class Answer:
     error: str = ""
     flagged: bool | None = None
     cost: Mapping[str, float] = field(default_factory=dict)
+
+
+_OF_A_SAMPLE = (DataError, ImageLostError, NumericalError)
+"""Errors that one request can cause; the others are the system's and end the run."""
 
 
 class AnswerLedger:
@@ -116,12 +120,12 @@ def collect_answers(
         batch = left[start : start + batch_size]
         try:
             rows = _asked(system, batch, max_new_tokens, batch_size)
-        except DataError:
+        except _OF_A_SAMPLE:
             rows = []
             for sample in batch:  # one of them cannot be read: find it, keep the others
                 try:
                     rows += _asked(system, [sample], max_new_tokens, batch_size)
-                except DataError as error:
+                except _OF_A_SAMPLE as error:
                     rows.append(Answer(sample.id, "", str(error)))
         ledger.add(rows)
         if progress is not None:

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..activations.loop import readable
 from ..data import Sample
 from ..errors import DataError, UsageError
 from ..inference import false_discovery
@@ -195,6 +196,9 @@ def evaluate(
     if len(set(names)) != len(names):
         raise UsageError(f"two defences have the same name ({', '.join(names[1:])}); give each another name")
     fit_on, test = _parts(data, train, limit, train_limit, random_state)
+    unread: list[str] = []
+    if defenses:  # a request that cannot be asked is counted where it is asked; one that cannot be learnt from, here
+        fit_on = readable(model, fit_on, lambda sample, error: unread.append(f"left out of the training part: {error}"))
     labels = np.array([int(sample.harmful or 0) for sample in test])
     weights = Resampling([s.group or s.id for s in test], replicates, random_state).weights()
     weights_hash = model.weights_hash()
@@ -230,13 +234,13 @@ def evaluate(
         if inside:
             tell(f"{name}: inside")
             if defense is None or table is None:
-                readable = [sample for sample, answer in zip(test, found, strict=True) if not answer.error]
-                table = InsideTable(model, readable, batch_size, random_state)
+                shown = [sample for sample, answer in zip(test, found, strict=True) if not answer.error]
+                table = InsideTable(model, shown, batch_size, random_state)
             else:
                 table.add(defense)  # type: ignore[arg-type]
         rows.append(row)
     tests = _tests(test, answers, scorer)
-    notes = [f"{row['system']}: {row['approximation']}" for row in rows if row["approximation"]]
+    notes = [*unread, *(f"{row['system']}: {row['approximation']}" for row in rows if row["approximation"])]
     notes += [line for row in rows if (line := reaction_note(row["system"], row["reactions"]["harmful"]))]
     setting = {
         "model": model.name,
@@ -454,7 +458,7 @@ def _first_token(
     batch_size: int,
 ) -> dict[str, Any]:
     """Refusal of the undefended model told by first-token log-odds above 0, and its agreement with the answers."""
-    from ..models.lvlm import batches
+    from ..models.lvlm import in_batches
 
     try:
         tokens = refusal_token_ids(model)
@@ -463,8 +467,8 @@ def _first_token(
     usable = [i for i, row in enumerate(found) if not row.error]
     odds = np.zeros(len(usable))
     few = [test[i] for i in usable]
-    for batch in batches(few, batch_size):
-        odds[batch] = refusal_log_odds(model.logits(model.encode([few[i] for i in batch])), tokens).cpu().numpy()
+    for batch, logits in in_batches(few, batch_size, lambda b: model.logits(model.encode([few[i] for i in b]))):
+        odds[batch] = refusal_log_odds(logits, tokens).cpu().numpy()
     words = [bool(v) for v in _refusals(few, [found[i] for i in usable], scorer)]
     rows = list(zip(odds > 0, words, (bool(s.harmful) for s in few), groups_of(few), strict=True))
     return {

@@ -89,7 +89,7 @@ def topic(question: str, answer: str) -> Topic:
         return Topic(0, 0, None, "the question has no content word")
     if shared and (shared > len(asked) / 5 or len(asked) < 5 or len(words) < SHORT):
         return Topic(shared, len(asked), False, told)
-    if _YES_OR_NO.search(question) and words[0] in ("yes", "no"):
+    if _YES_OR_NO.search(question) and words[:1] in (["yes"], ["no"]):
         return Topic(shared, len(asked), False, f"says {words[0]} to a question of yes or no")
     if len(words) < SHORT or (len(asked) == 1 and len(words) < LONG):
         return Topic(shared, len(asked), None, f"{told}, but the answer is short")

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import DataError, LensError
 from .curve import Curve
 from .study import Measured
 
@@ -54,18 +54,21 @@ def load_curves(path: Path) -> tuple[dict[str, Curve], Any]:
             about = file.metadata() or {}
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         plain, told = json.loads(about["curves"]), json.loads(about["about"])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
         raise DataError(f"{path} holds no curves with their draws ({error}); remove it and run again") from error
-    curves = {}
-    for name, data in plain.items():
-        curve = Curve.from_dict(data)
-        baselines = {
-            key: replace(baseline, replicates=arrays.get(f"{name}/baseline/{key}"))
-            for key, baseline in curve.baselines.items()
-        }
-        replicates, null = (arrays.get(f"{name}/{kind}") for kind in _DRAWS)
-        curves[name] = replace(curve, baselines=baselines, replicates=replicates, null_draws=null)
-    return curves, told
+    try:
+        return {name: _with_draws(name, Curve.from_dict(data), arrays) for name, data in plain.items()}, told
+    except (AttributeError, KeyError, TypeError, ValueError, LensError) as error:
+        raise DataError(f"{path} holds damaged curves ({error}); remove it and run again") from error
+
+
+def _with_draws(name: str, curve: Curve, arrays: Mapping[str, np.ndarray]) -> Curve:
+    baselines = {
+        key: replace(baseline, replicates=arrays.get(f"{name}/baseline/{key}"))
+        for key, baseline in curve.baselines.items()
+    }
+    replicates, null = (arrays.get(f"{name}/{kind}") for kind in _DRAWS)
+    return replace(curve, baselines=baselines, replicates=replicates, null_draws=null)
 
 
 def save_measured(path: Path, found: Measured) -> None:

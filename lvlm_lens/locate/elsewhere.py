@@ -86,10 +86,8 @@ def read_elsewhere(
         progress: called with (done, all).
 
     Raises:
-        DataError: the chat template takes no system prompt, or ignores it.
+        UsageError, DataError: the chat template loses the system prompt, or refuses it.
     """
-    from jinja2 import TemplateError
-
     anatomy = model.anatomy
     sites = [Site("resid_post", block) for block in blocks]
     resid = {name: np.empty((len(samples), len(blocks), anatomy.d_model), dtype=np.float32) for name in places}
@@ -98,12 +96,7 @@ def read_elsewhere(
     done = 0
     for batch in batches(samples, batch_size):
         shown = [samples[i] for i in batch]
-        try:
-            encoded = model.encode(shown, system=system)
-        except TemplateError as error:
-            raise DataError(f"the chat template takes no system prompt ({error})") from error
-        if system and done == 0 and encoded.prompts == model.encode(shown).prompts:
-            raise DataError("the chat template ignores the system prompt")
+        encoded = model.encode(shown, system=system)
         if first_tokens is not None:
             encoded = with_next_token(encoded, torch.as_tensor([first_tokens[i] for i in batch]))
         where = {name: gather_positions(encoded, spec) for name, spec in specs.items()}

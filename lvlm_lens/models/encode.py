@@ -12,15 +12,18 @@ characters each token covers.  Nothing assumes a number of image tokens or a sid
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from ..config import Handling
 from ..data import Sample
-from ..errors import DataError, ImageLostError, ModelError, UsageError, context
+from ..errors import DataError, ImageLostError, LensError, ModelError, UsageError, context
 from .positions import Layout
+from .special_text import SpecialText
 from .templates import render
 
 _MARKER = "\u2042lvlm-lens-question\u2042"
@@ -75,6 +78,10 @@ class Encoder:
         image_in_residual: False where pictures are read by cross-attention only; layouts then hold no
             image positions, and the placeholder counts as template.
         needs_image: True where the model refuses to run without a picture.
+
+    Attributes:
+        special_tokens: what is done with a sample whose words hold a special token: ``refuse`` (it raises), or
+            ``escape`` (:mod:`.special_text`).
     """
 
     def __init__(
@@ -92,6 +99,8 @@ class Encoder:
         self.system = system
         self.image_in_residual = image_in_residual
         self.needs_image = needs_image
+        self.special = SpecialText(tokenizer, processor)
+        self.special_tokens: Handling = "refuse"
         # BLIP's processors put the picture's tokens before the words by themselves
         self.places_images = hasattr(processor, "num_query_tokens")
         self._frames: dict[tuple[int, str], tuple[str, str]] = {}
@@ -159,15 +168,17 @@ class Encoder:
             continuation: text after the generation prompt, one a sample (the beginning of an answer).
 
         Raises:
+            UsageError: the chat template loses the system prompt.
             ImageLostError: a sample has pictures and the prompt got no image tokens, or the reverse.
-            DataError: a picture cannot be read (the message names sample and file).
+            DataError: a picture cannot be read (the message names sample and file), the words hold a special
+                token, or the processor or tokenizer fails on these samples, with whatever error.
         """
         if not samples:
             raise DataError("no samples to encode")
         system = self.system or "" if system is None else system
         prompts, spans, pictures = [], [], []
         for number, sample in enumerate(samples):
-            with context(f"sample {sample.id!r}"):
+            with context(f"sample {sample.id!r}"), _as_data_error():
                 if sample.images and self.processor is None:
                     raise ImageLostError(
                         "the sample has a picture and the model takes text only; use sample.without_images()"
@@ -176,21 +187,27 @@ class Encoder:
                     raise DataError("the sample has no picture, and this family does not run without one")
                 if not sample.text.strip():
                     raise DataError("the sample has no text")
+                words = self._words(sample.text)
                 before, after = self._frame(len(sample.images), system)
-                prompt = self._render(sample.text, len(sample.images), system)
+                prompt = self._render(words, len(sample.images), system)
                 shown = prompt[len(before) : len(prompt) - len(after)]  # templates may strip the words
                 prompts.append(prompt + (continuation[number] if continuation is not None else ""))
                 spans.append((len(before), len(before) + len(shown)))
                 pictures.append([source.load() for source in sample.images])
         with_images = [bool(images) for images in pictures]
         if any(with_images) and not all(with_images):
-            return self._mixed(samples, prompts, spans, pictures, padding_side)
-        if all(with_images):
-            spans = self._as_prepared(prompts, spans, pictures)
-        batch, offsets, grown = self._tokenize(prompts, pictures if all(with_images) else None, padding_side)
+            without = [sample.id for sample, images in zip(samples, pictures, strict=True) if not images]
+            raise DataError(
+                f"a batch mixes samples with and without pictures (without: {without[:3]}); encode them apart, "
+                "as capture does by itself"
+            )
+        with context(_named(samples)), _as_data_error():
+            if all(with_images):
+                spans = self._as_prepared(prompts, spans, pictures)
+            batch, offsets, grown = self._tokenize(prompts, pictures if all(with_images) else None, padding_side)
         layouts = []
         for row, sample in enumerate(samples):
-            with context(f"sample {sample.id!r}"):
+            with context(f"sample {sample.id!r}"), _as_data_error():
                 layouts.append(
                     self._layout(
                         batch["input_ids"][row],
@@ -203,20 +220,15 @@ class Encoder:
                 )
         return Encoded(batch, layouts, list(samples), prompts)
 
-    def _mixed(
-        self,
-        samples: Sequence[Sample],
-        prompts: list[str],
-        spans: list[tuple[int, int]],
-        pictures: list[list[Any]],
-        padding_side: str,
-    ) -> Encoded:
-        """Rows with and without pictures in one batch: processors disagree about it, so refuse clearly."""
-        without = [sample.id for sample, images in zip(samples, pictures, strict=True) if not images]
-        raise DataError(
-            f"a batch mixes samples with and without pictures (without: {without[:3]}); encode them apart, "
-            "as capture does by itself"
-        )
+    def _words(self, text: str) -> str:
+        """The user's words as they may enter a prompt."""
+        found = self.special.find(text)
+        if found and self.special_tokens == "refuse":
+            raise DataError(
+                f"its words hold {', '.join(found[:3])}, which the tokenizer reads as structure and not as words; "
+                "the sample is left out (--special-tokens escape puts a space into such tokens)"
+            )
+        return self.special.escape(text) if found else text
 
     def _as_prepared(
         self, prompts: list[str], spans: list[tuple[int, int]], pictures: list[list[Any]]
@@ -319,6 +331,25 @@ class Encoder:
             >= (int(offsets[i][1]) - int(offsets[i][0])) / 2
         ]
         return Layout(len(ids), attended, images, question)
+
+
+def _named(samples: Sequence[Sample]) -> str:
+    """The samples of a batch, in words."""
+    rest = f" and {len(samples) - 1} more" if len(samples) > 1 else ""
+    return f"sample {samples[0].id!r}{rest}"
+
+
+@contextmanager
+def _as_data_error() -> Iterator[None]:
+    """Whatever a processor, tokenizer or template raises on a sample, as an error of that sample."""
+    try:
+        yield
+    except (LensError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        words = str(error).strip().splitlines()
+        said = f": {words[0][:300]}" if words else ""
+        raise DataError(f"the processor cannot encode it ({type(error).__name__}{said})") from error
 
 
 @dataclass(frozen=True, slots=True)

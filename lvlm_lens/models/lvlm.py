@@ -8,15 +8,15 @@ Hugging Face module, and every reading and writing of activations is done by hoo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 import torch
 
 from ..data import Sample
-from ..errors import ImageLostError, UsageError
+from ..errors import ImageLostError, NumericalError, UsageError
 from .adapters import AdapterRecord, measured
 from .anatomy import Anatomy, resolve
 from .encode import Encoded, Encoder
@@ -27,6 +27,7 @@ from .weights import execution_device, quantization, weights_hash
 if TYPE_CHECKING:
     from ..activations.activations import Activations
     from ..activations.store import ActivationStore
+Result = TypeVar("Result")
 
 
 class LVLM:
@@ -145,6 +146,7 @@ class LVLM:
         whole, anatomy = self.model, self.anatomy
         with shuffled_weights(whole, seed):
             twin = LVLM(whole, owner, name=f"{self.name} (random twin)", system=self.encoder.system)
+            twin.encoder = self.encoder  # the same prompts, to the letter
             lent: Any = Undone(f"model {self.name!r} lends its weights to its random twin; use it after the with block")
             gone: Any = Undone("this random twin was undone when its with block ended; read it inside the block")
             self.model, self.anatomy = lent, lent
@@ -264,25 +266,33 @@ class LVLM:
         last = torch.tensor([layout.last for layout in encoded.layouts], device=self.device)
         return self.model(**inputs, use_cache=False).logits[rows, last].float()
 
-    @torch.inference_mode()
     def generate(
         self, samples: Sequence[Sample], max_new_tokens: int = 32, batch_size: int = 32, **options: Any
     ) -> list[str]:
-        """Greedy answers (unless ``options`` say otherwise), without special tokens, one a sample."""
+        """Greedy answers (unless ``options`` say otherwise), without special tokens, one a sample.
+
+        A batch that does not fit into memory is halved.
+        """
         answers: dict[int, str] = {}
-        options.setdefault("do_sample", False)
-        for batch in batches(samples, batch_size):
-            encoded = self.encode([samples[i] for i in batch])
-            self.padding.forget()
-            produced = self.model.generate(
-                **encoded.inputs,
-                max_new_tokens=max_new_tokens,
-                pad_token_id=self.tokenizer.pad_token_id,
-                **options,
-            )
-            texts = self.tokenizer.batch_decode(produced[:, encoded.length :], skip_special_tokens=True)
-            answers.update(zip(batch, (text.strip() for text in texts), strict=True))
+        for batch, made in in_batches(
+            samples,
+            batch_size,
+            lambda batch: self.generate_batch([samples[i] for i in batch], max_new_tokens, **options),
+        ):
+            answers.update(zip(batch, made, strict=True))
         return [answers[i] for i in range(len(samples))]
+
+    @torch.inference_mode()
+    def generate_batch(self, samples: Sequence[Sample], max_new_tokens: int = 32, **options: Any) -> list[str]:
+        """Answers of one batch in one call of the model, rows in the order given: for hooks that know their rows."""
+        options.setdefault("do_sample", False)
+        encoded = self.encode(samples)
+        self.padding.forget()
+        produced = self.model.generate(
+            **encoded.inputs, max_new_tokens=max_new_tokens, pad_token_id=self.tokenizer.pad_token_id, **options
+        )
+        texts = self.tokenizer.batch_decode(produced[:, encoded.length :], skip_special_tokens=True)
+        return [text.strip() for text in texts]
 
     @contextmanager
     def attention(self, implementation: str) -> Iterator[None]:
@@ -369,6 +379,42 @@ def batches(samples: Sequence[Sample], size: int) -> Iterator[list[int]]:
             stop += 1
         yield order[start:stop]
         start = stop
+
+
+def in_batches(
+    samples: Sequence[Sample],
+    size: int,
+    work: Callable[[list[int]], Result],
+    prepared: Iterable[list[int]] | None = None,
+    least: int = 1,
+) -> Iterator[tuple[list[int], Result]]:
+    """``(rows, work(rows))`` for batches of samples; one that does not fit into memory is halved and tried again.
+
+    Args:
+        samples: in any order; size: rows a batch.
+        work: called with row numbers.
+        prepared: batches in place of those of :func:`batches`.
+        least: rows below which no batch is cut.
+    """
+    pending = list(batches(samples, size) if prepared is None else prepared)
+    while pending:
+        batch = pending.pop(0)
+        try:
+            result = work(batch)
+        except torch.OutOfMemoryError:
+            pending[:0] = halves(batch, samples, least)
+            continue
+        yield batch, result
+
+
+def halves(batch: Sequence[int], samples: Sequence[Sample], least: int = 1) -> list[list[int]]:
+    """The two halves of a batch that did not fit into memory; raises where a half would have fewer rows than least."""
+    if len(batch) < 2 * least:
+        few = "a single sample" if len(batch) == 1 else f"{len(batch)} samples"
+        raise NumericalError(f"out of memory with {few} ({samples[batch[0]].id!r}); use a smaller dtype or device_map")
+    torch.cuda.empty_cache()
+    half = len(batch) // 2
+    return [list(batch[:half]), list(batch[half:])]
 
 
 def _owner_text(owner: Any) -> str:

@@ -24,10 +24,7 @@ def picture_against_words(context: Context, material: Material, picture: str) ->
     asked = [shown[i] for i in kept]
     rule = refusal_rule("lens")
     success = {name: [not rule(text) for text in given] for name, given in answers.items()}
-    rows = [
-        rate_row(f"attack success, {name}", rate(values, groups=groups(asked)))
-        for name, values in success.items()
-    ]
+    rows = [rate_row(f"attack success, {name}", rate(values, groups=groups(asked))) for name, values in success.items()]
     effect = paired_effect(
         f"attack success, {picture} minus words", success[picture], success["words"], groups(asked), seed=context.seed
     )

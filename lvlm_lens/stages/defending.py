@@ -2,37 +2,64 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from ..data import Dataset, Sample
+from ..data import Dataset
 from ..defenses import SASA, Defense, FirstTokenProbe, SafetyPrompt
+from ..defenses.sasa_map import CONTROL_NAMES
 from ..defenses.sasa_report import SASAReport, sasa_report
-from ..errors import DataError, ModelError, UsageError
+from ..errors import DataError, ModelError, RunFolderError, UsageError
 from ..evaluate.evaluation import EvaluationResult, evaluate
 from ..locate.roles import LayerRoles
 from ..models.lvlm import LVLM
+from ..runfolder import RunFolder
+from .work import Work, batches_of
 
 Tell = Callable[[str, int, int], None]
 
 
 def defence_stage(
-    model: LVLM, data: Dataset, roles: LayerRoles, usable: set[str], seed: int, tell: Tell
+    model: LVLM, data: Dataset, roles: LayerRoles, seed: int, tell: Tell, batch_size: int, folder: Path
 ) -> tuple[dict[str, Any], SASAReport | None]:
     """SASA's quick report on the labelled items; a plain summary with the verdict, beside the report.
 
-    Blocks come from the located roles where perception begins before semantics, else from the map.
+    Blocks come from the located roles where perception begins before semantics, else from the map.  Passes are kept in
+    ``folder`` batch by batch while the report is made, and the report when it is done.
     """
-
-    items = _labelled(data, usable)
+    kept = RunFolder(folder).read_json("report.json")
+    if kept is not None and kept["roles"] == roles.to_dict():
+        return {"done": True, **kept["report"]}, SASAReport.from_dict(kept["report"])
     tell("SASA", 0, 1)
     try:
-        report = sasa_report(model, items, roles=roles, quick=True, random_state=seed)
+        report = sasa_report(
+            model, _labelled(data), roles=roles, quick=True, batch_size=batch_size, random_state=seed,
+            folder=folder / "passes",
+        )  # fmt: skip
     except (DataError, ModelError, UsageError) as error:  # too few groups, or a family without a state to project
         tell("SASA", 1, 1)
         return {"done": False, "reason": str(error)}, None
     tell("SASA", 1, 1)
+    RunFolder(folder).write_json("report.json", {"roles": roles.to_dict(), "report": report.to_dict()})
+    shutil.rmtree(folder / "passes", ignore_errors=True)
     return {"done": True, **report.to_dict()}, report
+
+
+def sasa_work(items: int, in_words: bool, blocks: int) -> Work:
+    """Passes of the quick report: the map, the controls, harm in words, the refusal log-odds by block."""
+    train = test = min(64, items // 2)
+    chosen = [round(k * (blocks - 1) / 3) for k in range(4)]  # candidate blocks of the quick map
+    later = {s: (blocks - 1 - s) / blocks for s in chosen}  # the share of the blocks that a second pass runs
+    cells = [(s, f) for s in chosen for f in chosen if s < f]
+    second = max(later.values())  # where the blocks are not known beforehand
+    rows = (train + test) * (1 + sum(later[s] for s, _ in cells))
+    rows += (train + test) * (1 + len(CONTROL_NAMES) * second)
+    rows += train * (1 + second) if in_words else 0
+    rows += 16 * (2 + second) + 32 * (1 + 3 * second)
+    fits = 5 * len(cells) + len(CONTROL_NAMES) + 3 + 2 * 3 * 3 + 2 + 2 * 5
+    return Work(rows=rows, wide_fits=fits)
 
 
 TRAINING, ASKED, LONGEST = 80, 40, 12
@@ -40,24 +67,30 @@ TRAINING, ASKED, LONGEST = 80, 40, 12
 
 
 def table_stage(
-    model: LVLM, data: Dataset, report: SASAReport | None, usable: set[str], seed: int, tell: Tell
+    model: LVLM, data: Dataset, report: SASAReport | None, seed: int, tell: Tell, batch_size: int, folder: Path
 ) -> tuple[dict[str, Any], EvaluationResult | None]:
-    """A small defence table: a safety prompt, a probe on the first token, and SASA's guard where it was measured."""
-    defenses: list[Defense] = [SafetyPrompt(), FirstTokenProbe()]
+    """A small defence table: a safety prompt, a probe on the first token, and SASA's guard where it was measured.
+
+    Answers are kept in ``folder``; those of other settings (SASA at other blocks, say) are asked for again.
+    """
+    defenses: list[Defense] = [SafetyPrompt(), FirstTokenProbe(batch_size=batch_size)]
     if report is not None:
         blocks = {f"{name}_block": report.setting[f"{name}_block"] for name in ("safety", "fused")}
-        defenses.append(SASA(**blocks))
+        defenses.append(SASA(**blocks, batch_size=batch_size))
+
+    def ask() -> EvaluationResult:
+        return evaluate(
+            model, _labelled(data), defenses, limit=ASKED, train_limit=TRAINING, max_new_tokens=LONGEST,
+            batch_size=batch_size, folder=folder, random_state=seed,
+        )  # fmt: skip
+
     tell("defences", 0, 1)
     try:
-        result = evaluate(
-            model,
-            _labelled(data, usable),
-            defenses,
-            limit=ASKED,
-            train_limit=TRAINING,
-            max_new_tokens=LONGEST,
-            random_state=seed,
-        )
+        try:
+            result = ask()
+        except RunFolderError:
+            shutil.rmtree(folder)
+            result = ask()
     except (DataError, ModelError, UsageError) as error:  # one class, few groups, no state
         return {"done": False, "reason": str(error)}, None
     finally:
@@ -65,8 +98,15 @@ def table_stage(
     return {"done": True, **result.to_dict()}, result
 
 
-def _labelled(data: Dataset, usable: set[str]) -> Dataset:
-    def keep(sample: Sample) -> bool:
-        return sample.id in usable and sample.harmful is not None
+def table_work(items: int, sasa: bool, batch_size: int) -> Work:
+    """Fitting and asking the undefended model, the safety prompt, the probe, and SASA's guard."""
+    train, asked = min(TRAINING, items // 2), min(ASKED, items // 2)
+    second = 1.0  # a second pass at most
+    rows = asked + 1.5 * asked + (train + 3 * asked)  # none; a longer prompt; fit, score, answer, score for detection
+    rows += (train + 2 * asked) * (1 + second) + asked if sasa else 0
+    systems = 3 + int(sasa)
+    return Work(rows=rows, steps=systems * LONGEST * batches_of(asked, batch_size), wide_fits=1 + int(sasa))
 
-    return data.filter(keep)
+
+def _labelled(data: Dataset) -> Dataset:
+    return data.filter(lambda sample: sample.harmful is not None)

@@ -16,9 +16,15 @@ from ..locate.evidence import Evidence
 from ..locate.locating import Located, harm_labels, perceived_note
 from ..models.lvlm import LVLM
 from .measuring import HEADLINES, Findings
+from .work import Work
 
 Tell = Callable[[str, int, int], None]
 """Called with (stage, done, in all)."""
+
+
+def drawing_work(semantics: bool, patched: bool, sasa: bool, defenses: bool) -> Work:
+    """Figures of a run, the interactive ones counted as one more each."""
+    return Work(figures=2 + 2 + int(semantics) + 3 + 4 * int(patched) + 3 * int(sasa) + int(defenses))
 
 
 def draw_figures(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
+from ..activations.loop import first_reasons
 from ..config import SweepConfig
 from ..data import Dataset, Sample
+from ..data.dataset import Problem
 from ..data.registry import load_dataset
-from ..errors import DataError, LensError
+from ..errors import DataError, LensError, context
 from ..locate.locating import harm_labels
 from ..models.lvlm import LVLM
 from ..provenance import dataset_hash
@@ -46,17 +49,57 @@ def load_inputs(config: SweepConfig, need_labels: bool = True) -> tuple[LVLM, Da
     )
     data = limited(data, config.limit, config.seed)
     if not len(data):
-        raise DataError(f"data set {config.dataset!r} gave no usable sample; {_listed(data.problems)}")
+        raise DataError(f"data set {config.dataset!r} gave no usable sample; {left_out(data) or 'it is empty'}")
     labels = harm_labels(data.samples)
     if need_labels and len(set(labels[labels >= 0].tolist())) < 2:
         raise DataError(
-            f"data set {config.dataset!r} has one class only ({int((labels == 1).sum())} harmful, "
-            f"{int((labels == 0).sum())} harmless of {len(data)} items); locating needs both"
+            f"{left_out(data, '; ')}data set {config.dataset!r} has one class only ({int((labels == 1).sum())} "
+            f"harmful, {int((labels == 0).sum())} harmless of {len(data)} items); locating needs both"
         )
     model = LVLM.from_pretrained(config.model, device=config.device or best_device(), **config.loading)
-    if not model.takes_images and any(sample.images for sample in data):
-        data = Dataset([sample.without_images() for sample in data], data.name, data.problems, data.notes)
+    model.encoder.special_tokens = config.special_tokens
+    if not model.takes_images:
+        data = in_words_only(data, config.strict)
+    escaped = [sample.id for sample in data if model.encoder.special.find(sample.text)]
+    if escaped and config.special_tokens == "escape":
+        note = f"special tokens were escaped in {len(escaped)} samples, e.g. {escaped[:3]}"
+        data = Dataset(data, data.name, data.problems, [*data.notes, note])
     return model, data
+
+
+def in_words_only(data: Dataset, strict: bool = False) -> Dataset:
+    """The data for a model that takes text only: pictures said in words, items without such words left out by name."""
+    kept, problems = [], list(data.problems)
+    for sample in data:
+        try:
+            kept.append(sample.without_images())
+        except DataError as error:
+            if strict:
+                raise
+            problems.append(Problem(sample.id, f"{error}, and the model takes text only"))
+    made = Dataset(kept, data.name, problems, data.notes)
+    if not kept:
+        raise DataError(f"data set {data.name!r} has nothing for a model that takes text only; {left_out(made)}")
+    return made
+
+
+@contextmanager
+def naming_left_out(data: Dataset) -> Iterator[None]:
+    """Put what was left out before any error raised inside: too few samples of a class have a reason."""
+    if not data.problems:
+        yield
+        return
+    with context(left_out(data)):
+        yield
+
+
+def left_out(data: Dataset, end: str = "") -> str:
+    """How many records were left out and the first three reasons, or nothing; ``end`` follows where there is a text."""
+    if not data.problems:
+        return ""
+    total = len(data) + len(data.problems)
+    reasons = first_reasons(str(problem) for problem in data.problems)
+    return f"{len(data.problems)} of {total} records were left out ({reasons}){end}"
 
 
 def best_device() -> str:
@@ -64,10 +107,6 @@ def best_device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _listed(problems: Sequence[Any]) -> str:
-    return "; ".join(str(problem) for problem in problems[:3]) or "it is empty"
 
 
 _FREE = ("out", "batch_size", "device", "device_map", "measures")
@@ -97,10 +136,18 @@ def _readable(data: Dataset) -> Iterator[Sample]:
         yield sample
 
 
-def describe_data(config: SweepConfig, data: Dataset, broken: dict[str, str]) -> dict[str, Any]:
+def without_broken(data: Dataset, broken: Mapping[str, str]) -> Dataset:
+    """The samples that the model could read; the others become problems, by id and reason."""
+    found = [Problem(sample_id, reason) for sample_id, reason in sorted(broken.items())]
+    return Dataset(
+        [sample for sample in data if sample.id not in broken], data.name, [*data.problems, *found], data.notes
+    )
+
+
+def describe_data(config: SweepConfig, data: Dataset, broken: Mapping[str, str]) -> dict[str, Any]:
     """The data set as the result names it: counts, hash, and every record that was left out."""
-    problems = [str(problem) for problem in data.problems]
-    problems += [f"{sample_id}: {reason}" for sample_id, reason in sorted(broken.items())]
+    everything = without_broken(data, broken)
+    problems = [str(problem) for problem in everything.problems]
     summary = data.summary()
     summary |= {
         "name": config.dataset,
@@ -109,6 +156,7 @@ def describe_data(config: SweepConfig, data: Dataset, broken: dict[str, str]) ->
         "harmless": int((harm_labels(data.samples) == 0).sum()),
         "pairs": len(data.pairs()),
         "problems": len(problems),
+        "left_out": left_out(everything),
         "problem_list": problems,
         "notes": list(data.notes),
     }

@@ -29,6 +29,7 @@ from ..locate.unembedding import Unembedding
 from ..models.lvlm import LVLM
 from ..selftest import standing
 from .robustness import MOST, robustness_stage
+from .work import Work
 
 MEASURES: Mapping[str, MeasureSpec] = {
     spec.name: spec
@@ -144,6 +145,21 @@ def rows_forward(names: Sequence[str], items: int, blocks: int, heads: int) -> i
         ROBUSTNESS: 4 * min(MOST, items),
     }
     return sum(cost.get(name, 0) for name in names)
+
+
+_ARITHMETIC = {"mean_difference": 0.6, "angular_gap": 1.0, "refusal_lens": 0.6, "trajectory": 0.6,
+               "difference_consistency": 0.3, "label_cka": 1.0, "concept_probe": 2.0}  # fmt: skip
+"""What a measure of numbers already read costs, in probes of a block; the others are taken as half a probe."""
+
+
+def measuring_work(names: Sequence[str], items: int, n_blocks: int, heads: int, kept: int, twin: bool) -> Work:
+    """Rows and arithmetic of the named measures over ``kept`` blocks; the twin's part is arithmetic again."""
+    cheap = [name for name in names if name in MEASURES and MEASURES[name].cost != "free"]
+    once = sum(_ARITHMETIC.get(name, 0.5) for name in cheap) * kept
+    return Work(
+        rows=rows_forward(names, items, n_blocks, heads), probes=once * (1.3 if twin else 1.0),
+        figures=sum(name in ("head_attribution", "knockout_flow", ROBUSTNESS) for name in names),
+    )  # fmt: skip
 
 
 def twin_lens(twin: LVLM) -> Unembedding | None:

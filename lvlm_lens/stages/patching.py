@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import random
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..causal import PatchGrid, patch_grid
+from ..causal.cells import position_groups
+from ..causal.nulls import NULLS
 from ..data import Dataset, Pair
 from ..errors import DataError
 from ..locate.evidence import Evidence
 from ..models.lvlm import LVLM
+from .work import Work
 
 FEWEST = 8
 """Pairs below which nothing is patched: an interval over fewer says nothing."""
@@ -25,30 +28,82 @@ FEWEST = 8
 Tell = Callable[[str, int, int], None]
 
 
-def behaving_pairs(data: Dataset, evidence: Evidence) -> list[Pair]:
-    """Pairs that differ in their picture, whose harmful member is refused and whose harmless one is answered."""
+LONGEST_TEMPLATE = 8
+"""Most tokens of the chat template after the question that are patched one by one."""
+
+
+def behaving_pairs(data: Dataset, evidence: Evidence) -> tuple[list[Pair], str]:
+    """Pairs of one kind whose harmful member is refused and whose harmless one is answered, and how many of which.
+
+    Pairs that differ in their picture where there are enough of them, else pairs that differ in their words.
+    """
     refused = {sample.id: bool(odds > 0) for sample, odds in zip(evidence.samples, evidence.log_odds, strict=True)}
-    return [
-        pair
-        for pair in data.pairs()
-        if pair.swap == "image" and refused.get(pair.clean.id) is True and refused.get(pair.corrupted.id) is False
-    ]
+    said: list[str] = []
+    found: dict[str, list[Pair]] = {}
+    for swap, differ in (("image", "picture"), ("text", "words")):
+        pairs = [p for p in data.pairs() if p.swap == swap and p.clean.id in refused and p.corrupted.id in refused]
+        found[swap] = [p for p in pairs if refused[p.clean.id] and not refused[p.corrupted.id]]
+        harmful, harmless = sum(refused[p.clean.id] for p in pairs), sum(refused[p.corrupted.id] for p in pairs)
+        if pairs:
+            said.append(
+                f"{len(found[swap])} of {len(pairs)} pairs that differ in their {differ} have their harmful member "
+                f"refused and their harmless one answered (refused: {harmful} harmful, {harmless} harmless members)"
+            )
+    kind = "image" if len(found["image"]) >= FEWEST or len(found["image"]) >= len(found["text"]) else "text"
+    return found[kind], "; ".join(said) or "the data set has no matched pairs (column counterfactual)"
+
+
+def spans_of(model: LVLM, pairs: Sequence[Pair]) -> list[list[str]]:
+    """Where pairs are patched, the finest choice first: the later ones are for prompts that do not allow it.
+
+    Pairs that differ in their picture have prompts of equal length: each row of the picture (the whole picture where
+    its tokens make no square), the question, the last token.  Pairs that differ in their words need not: they are
+    patched where positions correspond, which is the mean over the question, each token of the chat template after it,
+    and the last token.  Everything before the words is the same in both prompts, so there is nothing to patch.
+    """
+    if all(pair.swap == "image" for pair in pairs):
+        return [["image_rows", "question", "last"], ["image", "question", "last"]]
+    after = min(
+        sum(column > max(layout.question) for column in layout.part("template"))
+        for pair in pairs
+        for sample in (pair.clean, pair.corrupted)
+        for layout in model.encoder([sample]).layouts
+    )
+    template = [f"template[-{k}]" for k in range(min(after, LONGEST_TEMPLATE), 1, -1)]
+    return [["mean(question)", *template, "last"]]
+
+
+def patching_work(model: LVLM, pair: Pair, pairs: int, spans: Sequence[str]) -> Work:
+    """Cells of both directions with their nulls, and the single image tokens of three pairs (drawn with the figures).
+
+    A cell before block ``b`` at a position runs the later blocks on the positions from there on: half the blocks on
+    average, and the share of the prompt that is left.
+    """
+    layouts = model.encoder([pair.clean]).layouts
+    layout = layouts[0]
+    length = len(layout.attended)
+
+    def share(column: int) -> float:
+        return max(sum(c >= column for c in layout.attended), 1) / length
+
+    groups = position_groups(list(spans), "span", layouts)
+    suffixes = [share(min(group.columns(layout))) for group in groups]
+    cells = 2 * (1 + len(NULLS)) * pairs * model.n_blocks * sum(suffixes) / 2
+    tokens = layout.images[0] if len(layout.images) == 1 and pair.swap == "image" else ()
+    single = min(pairs, 3) * model.n_blocks * sum(share(column) for column in tokens) / 2
+    return Work(rows=2 * pairs + cells + single, note=f"at most: if {pairs} pairs behave as their labels say")
 
 
 def patch_stage(
     model: LVLM, data: Dataset, evidence: Evidence, folder: Path, pairs: int, seed: int, tell: Tell
 ) -> tuple[dict[str, Any], PatchGrid | None]:
-    """Patch what enters each block at spans of the prompt and return a plain summary beside the grid.
+    """Patch what enters each block at spans of the prompt (:func:`spans_of`): a plain summary beside the grid.
 
-    Spans: each row of the picture (the whole picture where its tokens make no square), the question, the last
-    token.  The grid is kept in ``folder`` and continued there.
+    The grid is kept in ``folder`` and continued there.
     """
-    able = behaving_pairs(data, evidence)
+    able, counts = behaving_pairs(data, evidence)
     if len(able) < FEWEST:
-        reason = (
-            f"{len(able)} of {len(data.pairs())} pairs have their harmful member refused and their harmless one "
-            f"answered; at least {FEWEST} are needed"
-        )
+        reason = f"{counts}; at least {FEWEST} are needed"
         return {"done": False, "reason": reason, "pairs": len(able)}, None
     chosen = sorted(random.Random(seed).sample(range(len(able)), min(pairs, len(able))))
     used = [able[i] for i in chosen]
@@ -59,10 +114,13 @@ def patch_stage(
     def grid_over(spans: list[str]) -> PatchGrid:
         return patch_grid(model, used, "resid_pre", spans, direction="both", seed=seed, progress=progress, out=folder)
 
+    choices = spans_of(model, used)
     try:
-        grid = grid_over(["image_rows", "question", "last"])
+        grid = grid_over(choices[0])
     except DataError:  # pictures of several sizes, or a token grid that is no square
-        grid = grid_over(["image", "question", "last"])
+        if len(choices) == 1:
+            raise
+        grid = grid_over(choices[1])
     table = grid.summary(seed=seed)
     best = {}
     for direction in grid.directions:
@@ -82,6 +140,7 @@ def patch_stage(
         "done": True,
         "pairs": len(used),
         "pairs_that_behave": len(able),
+        "pairs_differ_in": used[0].swap,
         "metric": grid.metric,
         "engine": grid.engine,
         "engine_reason": grid.reason,
@@ -108,7 +167,7 @@ def picture_effects(
 
     gaps = np.argsort(-np.abs(grid.clean - grid.corrupted))[:most]
     pairs = [Pair(data[grid.pairs[i][0]], data[grid.pairs[i][1]]) for i in gaps]
-    if any(len(pair.clean.images) != 1 for pair in pairs):
+    if any(len(pair.clean.images) != 1 or pair.clean.text != pair.corrupted.text for pair in pairs):
         return []
     tokens = len(model.encode(pairs[0].clean).layouts[0].images[0])
     side = math.isqrt(tokens)

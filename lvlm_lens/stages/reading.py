@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..activations.loop import Progress
+from ..activations.loop import Progress, first_reasons
 from ..config import SweepConfig, parse_blocks
 from ..data import Dataset, Sample
 from ..errors import DataError, LensError
@@ -16,6 +16,7 @@ from ..locate.locating import group_names, harm_labels, quadrant_table
 from ..locate.probe import LinearProbe
 from ..models.loading import BACKBONES
 from ..models.lvlm import LVLM
+from .work import Work
 
 SHARD = 128
 """Samples in one shard of evidence: what a killed run can lose."""
@@ -33,6 +34,7 @@ def gather_resumable(
     blocks = parse_blocks(config.blocks, model.n_blocks)
     folder.mkdir(parents=True, exist_ok=True)
     shards: list[Evidence] = []
+    reasons: list[str] = []
     for start in range(0, len(data), SHARD):
         part = data[start : start + SHARD]
         file = folder / f"{start:07d}.safetensors"
@@ -53,19 +55,37 @@ def gather_resumable(
                     None if config.strict else note,
                     lambda done, _all, start=start: progress(start + done, len(data)),  # type: ignore[misc]
                 ).save(file)
-            except DataError:
+            except LensError:
                 if len(failed) < len(part):
                     raise
             bad.write_text(json.dumps(failed), encoding="utf-8")
         progress(min(start + SHARD, len(data)), len(data))
         if bad.is_file():
             for sample_id, reason in json.loads(bad.read_text(encoding="utf-8")):
+                reasons.append(reason)
                 on_error(data[sample_id], DataError(reason))
         if file.is_file():
             shards.append(Evidence.load(file, part))
     if not shards:
-        raise DataError("no sample could be read; see the reasons above each sample's picture and text")
+        raise DataError(f"none of the {len(data)} samples could be read: {first_reasons(reasons)}")
     return Evidence.concatenate(shards)
+
+
+def reading_work(items: int, twin: bool, in_words: int, backbone: bool) -> dict[str, Work]:
+    """Reading the model, its twin, and the ``in_words`` items said in words (by the model, and by the backbone)."""
+    readers = (1 + int(backbone)) if in_words else 0
+    return {
+        "reading the model": Work(rows=items),
+        "reading the twin": Work(rows=items if twin else 0),
+        "reading items in words": Work(rows=readers * in_words),
+    }
+
+
+def locating_work(blocks: int, twin: bool, joint: bool, readers: int) -> Work:
+    """Probes of perception and, where it can be measured, semantics: each with null, twin and scalar baselines."""
+    curves = 1 + int(joint)
+    plain = curves * (3 + (blocks if twin else 0))
+    return Work(probes=curves * blocks + 0.4 * readers * blocks, probes_plain=plain)  # readers: 20 shuffles, not 50
 
 
 def read_backbone(
@@ -86,6 +106,7 @@ def read_backbone(
     readers = {"lvlm_in_words": model}
     if name is not None:
         readers["backbone"] = LVLM.from_pretrained(name, dtype=config.dtype, device=str(model.device))
+        readers["backbone"].encoder.special_tokens = config.special_tokens
     for which, reader in readers.items():
         evidence = evidence_of(which, reader, in_words)
         probe = LinearProbe(

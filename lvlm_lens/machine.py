@@ -1,0 +1,165 @@
+"""How fast this machine is at what a run does, measured in a few seconds with nothing of the model but its shapes.
+
+A forward is timed as the matrix products of its linear layers, at the width, the number type and the number of rows
+that the run will use, plus a measured cost a module (on a small model the calls cost more than the arithmetic), plus
+attention's products.  Probes and figures are timed by making one.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+_ENOUGH = 0.05
+"""Seconds that a timing should last at least."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds a unit of work.
+
+    Attributes:
+        row: one prompt through the whole model, in batches of the asked size; step: one decoding step of a batch.
+        probe, probe_plain: one probe on one block with and without shuffles; wide_fit: one on first-token logits.
+        figure: one figure, PNG and SVG; load: the model, from disk.
+    """
+
+    row: float
+    step: float
+    probe: float
+    probe_plain: float
+    wide_fit: float
+    figure: float
+    load: float
+
+
+def seconds(work: Callable[[], object], device: str = "cpu", enough: float = _ENOUGH) -> float:
+    """Seconds of one call, the first one (which allocates) not counted."""
+    work()
+    count, spent = 0, 0.0
+    while spent < enough and count < 64:
+        _wait(device)
+        start = time.perf_counter()
+        work()
+        _wait(device)
+        spent += time.perf_counter() - start
+        count += 1
+    return spent / count
+
+
+def _wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def linear_seconds(shape: tuple[int, int], rows: int, device: str, dtype: torch.dtype) -> float:
+    """Seconds of ``rows x in -> rows x out``: measured on as many rows as take a moment, the rest in proportion."""
+    weight = torch.randn(shape, device=device).to(dtype)
+    tried = min(rows, 8)
+    while True:
+        x = torch.randn(tried, shape[1], device=device).to(dtype)
+        spent = seconds(lambda x=x: torch.nn.functional.linear(x, weight), device)  # type: ignore[misc]
+        if tried >= rows or spent > _ENOUGH:
+            return spent * rows / tried
+        tried = min(rows, tried * 8)
+
+
+def forward_seconds(
+    parts: list[tuple[nn.Module, int, int]], device: str, dtype: torch.dtype, heads: int = 0, head_dim: int = 0
+) -> float:
+    """Seconds of one forward through modules on the meta device.
+
+    Args:
+        parts: ``(module, rows, positions)``: how many rows (batch times positions) go through it, and how many
+            positions attend to each other.
+        device, dtype: of the run.
+        heads, head_dim: of attention in the decoder, for its products.
+    """
+    call = _call_seconds(device)
+    shapes: Counter[tuple[tuple[int, int], int]] = Counter()
+    total = 0.0
+    for module, rows, positions in parts:
+        modules = [m for m in module.modules() if not list(m.children())]
+        total += 2.5 * call * len(modules)  # a module does more than one operation, and attention has no module
+        for leaf in modules:
+            weight = getattr(leaf, "weight", None)
+            if weight is not None and weight.ndim == 2 and not isinstance(leaf, nn.Embedding):
+                shapes[(tuple(weight.shape), rows)] += 1
+        if heads:
+            total += 4.0 * rows * positions * heads * head_dim / _flops(device, dtype)
+    for (shape, rows), count in shapes.items():
+        total += count * linear_seconds(shape, rows, device, dtype)
+    return total
+
+
+def _call_seconds(device: str) -> float:
+    """Seconds of one small operation inside a module call."""
+    norm, x = nn.LayerNorm(64, device=device), torch.randn(1, 64, device=device)
+    return seconds(lambda: norm(x), device, 0.02)
+
+
+def _flops(device: str, dtype: torch.dtype) -> float:
+    a = torch.randn(256, 256, device=device).to(dtype)
+    return 2 * 256**3 / seconds(lambda: a @ a, device, 0.02)
+
+
+def probe_seconds(n: int, width: int, folds: int, permutations: int, replicates: int) -> tuple[float, float]:
+    """One block's probe with and without the null's shuffles, on random numbers of the run's size."""
+    from .locate.probe import LinearProbe
+
+    rng = np.random.default_rng(0)
+    labels = np.arange(n) % 2
+    x = (rng.standard_normal((n, 1, width)) + 0.5 * labels[:, None, None]).astype(np.float32)
+    made = []
+    for shuffles in (permutations, 0):
+        probe = LinearProbe(folds=folds, permutations=shuffles, replicates=replicates)
+        start = time.perf_counter()
+        probe.fit(x, labels)
+        made.append(time.perf_counter() - start)
+    return made[0], made[1]
+
+
+def wide_fit_seconds(n: int, vocabulary: int) -> float:
+    """One logistic probe on first-token logits."""
+    from .defenses.probe import LogisticProbe
+
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((n, vocabulary)).astype(np.float32)
+    start = time.perf_counter()
+    LogisticProbe(1.0).fit(rows, np.arange(n) % 2)
+    return time.perf_counter() - start
+
+
+def figure_seconds() -> float:
+    """One figure of two panels, written as PNG and SVG."""
+    from .plots.theme import new_figure, save_figure, theme
+
+    x = np.arange(40)
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(2):  # the first one finds the fonts
+            start = time.perf_counter()
+            with theme():
+                figure = new_figure(6.9, 3.0)
+                for axes in figure.subplots(1, 2):
+                    for k in range(8):
+                        axes.plot(x, np.sin(x + k))
+                    axes.fill_between(x, -1, np.sin(x), alpha=0.2)
+                save_figure(figure, folder, "timing")
+            spent = time.perf_counter() - start
+    return spent
+
+
+def memory_bytes(device: str) -> int:
+    """Bytes of the device, or of the machine where the device is its processor."""
+    if device.startswith("cuda"):
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    import os
+
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

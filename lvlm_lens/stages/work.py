@@ -1,0 +1,36 @@
+"""What a stage asks of a machine, said by the stage itself: the estimate before a run turns it into seconds.
+
+Counts are upper bounds where a run decides only later how much there is to do (pairs that behave, say).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Work:
+    """Work of one stage.
+
+    Attributes:
+        rows: prompts put through the whole model; a pass that begins in a later block or position counts for its
+            share of blocks times positions.
+        steps: decoding steps, each one forward of a single token a row.
+        probes: probes of one block fitted with the null's shuffles; probes_plain: fitted without them.
+        wide_fits: logistic probes on first-token logits.
+        figures: figures that are drawn.
+        note: what the count supposes.
+    """
+
+    rows: float = 0.0
+    steps: float = 0.0
+    probes: float = 0.0
+    probes_plain: float = 0.0
+    wide_fits: float = 0.0
+    figures: int = 0
+    note: str = ""
+
+
+def batches_of(items: float, size: int) -> int:
+    """Batches of so many items."""
+    return -(-int(items) // size)
