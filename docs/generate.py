@@ -1,0 +1,148 @@
+"""Write the tables of ``docs/`` from the registries, so that the pages cannot say anything else than the code.
+
+    python docs/generate.py            # writes them
+    python docs/generate.py --check    # names the pages that differ; exit code 1 where one does
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+HERE = Path(__file__).parent
+MARKS = (
+    "`[own]` is this project's own definition, `[code]` was read in the authors' code, `[abs]` in the abstract only, "
+    "`[3P]` in other people's reimplementation."
+)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    for row in rows:
+        lines.append("| " + " | ".join(str(value).replace("|", "\\|").replace("\n", " ") for value in row) + " |")
+    return lines
+
+
+def measures() -> list[str]:
+    """Every registered measure."""
+    from lvlm_lens.selftest import standing
+    from lvlm_lens.stages.measuring import MEASURES
+
+    rows = [
+        [
+            f"`{name}`", (spec.role or "description only") + ("" if spec.votes else " (no vote)"), spec.cost, spec.what,
+            standing(name), spec.source,
+        ]
+        for name, spec in MEASURES.items()
+    ]  # fmt: skip
+    return [
+        f"# {len(rows)} measures",
+        "",
+        "A measure without a vote is drawn and not counted in the consensus. *On known models*: whether it reaches its "
+        "targets in `lvlm-lens selftest`, on models whose answer is known by construction. Cost: `free` reads what the "
+        f"sweep has read anyway, `cheap` computes on it, `forward` and `edits` run the model again. {MARKS}",
+        "",
+        *table(["measure", "role", "cost", "what it is", "on known models", "source"], rows),
+    ]
+
+
+def defenses() -> list[str]:
+    """Every registered defence and detector."""
+    from lvlm_lens.defenses.base import Detector
+    from lvlm_lens.defenses.registry import DEFENSES
+
+    rows = []
+    for name, kind in DEFENSES.items():
+        state = f"approximation: {kind.approximation}" if kind.approximation else "as published"
+        rows.append([f"`{name}`", "detector" if issubclass(kind, Detector) else "answers", ", ".join(sorted(kind.needs)) or "-", kind.source, state])
+    return [
+        f"# {len(rows)} defences and detectors",
+        "",
+        "`lvlm-lens evaluate --defense NAME[,NAME]` runs them beside the undefended model.",
+        "",
+        *table(["defence", "kind", "needs", "source", "state"], rows),
+    ]
+
+
+def datasets() -> list[str]:
+    """Every published format."""
+    from lvlm_lens.data.registry import FORMATS, card
+
+    rows = []
+    for name in FORMATS:
+        about = card(name)
+        counts = ", ".join(f"{count:,} {key}" for key, count in list(about.counts.items())[:2]) or "-"
+        there = "in the package" if about.embedded else about.source
+        rows.append([f"`{name}`", about.title, counts, there, about.licence])
+    return [
+        f"# {len(rows)} published data sets",
+        "",
+        "`lvlm-lens datasets NAME` says what to download and where to put it. `own schema`: the files are not public, so "
+        "the format is ours and named as such (`--template FILE` writes an empty one).",
+        "",
+        *table(["name", "set", "published records", "format known from", "licence"], rows),
+    ]
+
+
+def recipes() -> list[str]:
+    """Every recipe."""
+    from lvlm_lens.recipes.registry import recipes as every
+
+    rows = [
+        [
+            f"`{r.name}`", f"{r.title}, {r.source}", len(r.published) or "none", ", ".join(use.name for use in r.sets),
+            r.claim,
+        ]
+        for r in every()
+    ]  # fmt: skip
+    return [
+        f"# {len(rows)} recipes",
+        "",
+        "A recipe judges twice. The **claim** is a direction: *reproduced* where the whole 95 % interval (bootstrap over "
+        "groups) lies on the paper's side, *not reproduced* where it does not, *not comparable* where it could not be "
+        "measured. The **numbers** are compared only on the model they were published for, on the published files, whole, "
+        "scored as published. Without `--root` a part of the embedded set stands in for the published files.",
+        "",
+        *table(["recipe", "paper", "published numbers known", "data", "claim"], rows),
+    ]
+
+
+def families() -> list[str]:
+    """Every family with a row in the table."""
+    from lvlm_lens.models.anatomy import FAMILIES
+
+    rows = [[f"`{name}`", ", ".join(sorted(row.flow)) or "plain"] for name, row in FAMILIES.items()]
+    return [
+        f"# {len(rows)} families of models",
+        "",
+        "Each has a row in `lvlm_lens/models/anatomy.py` and a tiny real model that `lvlm-lens models --check` holds "
+        "against plain forwards. A family without a row is discovered from its structure, checked on load, and refused "
+        "with the reason where it fails. What the words of the second column mean stands in that file.",
+        "",
+        *table(["family", "what is particular about its forward"], rows),
+    ]
+
+
+PAGES = {"measures": measures, "defenses": defenses, "datasets": datasets, "recipes": recipes, "families": families}
+
+
+def main(words: Sequence[str]) -> int:
+    """Write every page, or with ``--check`` name those that differ."""
+    stale = []
+    for name, make in PAGES.items():
+        text = "\n".join(make()) + "\n"
+        page = HERE / f"{name}.md"
+        if "--check" in words:
+            if not page.is_file() or page.read_text(encoding="utf-8") != text:
+                stale.append(page.name)
+        else:
+            page.write_text(text, encoding="utf-8")
+    if stale:
+        print(f"out of date: {', '.join(stale)}; run `python docs/generate.py`", file=sys.stderr)
+    return 1 if stale else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
