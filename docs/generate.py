@@ -56,7 +56,8 @@ def defenses() -> list[str]:
     rows = []
     for name, kind in DEFENSES.items():
         state = f"approximation: {kind.approximation}" if kind.approximation else "as published"
-        rows.append([f"`{name}`", "detector" if issubclass(kind, Detector) else "answers", ", ".join(sorted(kind.needs)) or "-", kind.source, state])
+        what = "detector" if issubclass(kind, Detector) else "answers"
+        rows.append([f"`{name}`", what, ", ".join(sorted(kind.needs)) or "-", kind.source, state])
     return [
         f"# {len(rows)} defences and detectors",
         "",
@@ -79,8 +80,8 @@ def datasets() -> list[str]:
     return [
         f"# {len(rows)} published data sets",
         "",
-        "`lvlm-lens datasets NAME` says what to download and where to put it. `own schema`: the files are not public, so "
-        "the format is ours and named as such (`--template FILE` writes an empty one).",
+        "`lvlm-lens datasets NAME` says what to download and where to put it. `own schema`: the files are not public, "
+        "so the format is ours and named as such (`--template FILE` writes an empty one).",
         "",
         *table(["name", "set", "published records", "format known from", "licence"], rows),
     ]
@@ -100,10 +101,10 @@ def recipes() -> list[str]:
     return [
         f"# {len(rows)} recipes",
         "",
-        "A recipe judges twice. The **claim** is a direction: *reproduced* where the whole 95 % interval (bootstrap over "
-        "groups) lies on the paper's side, *not reproduced* where it does not, *not comparable* where it could not be "
-        "measured. The **numbers** are compared only on the model they were published for, on the published files, whole, "
-        "scored as published. Without `--root` a part of the embedded set stands in for the published files.",
+        "A recipe judges twice. The **claim** is a direction: *reproduced* where the whole 95 % interval (bootstrap "
+        "over groups) lies on the paper's side, *not reproduced* where it does not, *not comparable* where it could not be "
+        "measured. The **numbers** are compared only on the model they were published for, on the published files, "
+        "whole, scored as published. Without `--root` a part of the embedded set stands in for the published files.",
         "",
         *table(["recipe", "paper", "published numbers known", "data", "claim"], rows),
     ]
