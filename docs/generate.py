@@ -102,9 +102,9 @@ def recipes() -> list[str]:
         f"# {len(rows)} recipes",
         "",
         "A recipe judges twice. The **claim** is a direction: *reproduced* where the whole 95 % interval (bootstrap "
-        "over groups) lies on the paper's side, *not reproduced* where it does not, *not comparable* where it could not be "
-        "measured. The **numbers** are compared only on the model they were published for, on the published files, "
-        "whole, scored as published. Without `--root` a part of the embedded set stands in for the published files.",
+        "over groups) lies on the paper's side, *not reproduced* where it does not, *not comparable* where it could "
+        "not be measured. The **numbers** are compared only on the model they were published for, on the published "
+        "files, whole, scored as published. Without `--root` a part of the embedded set stands in for them.",
         "",
         *table(["recipe", "paper", "published numbers known", "data", "claim"], rows),
     ]
