@@ -56,9 +56,9 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if options.limit is not None and options.limit < 4:
         raise UsageError(f"--limit is {options.limit}; a recipe needs at least 4 items")
-    for name in ("batch_size", "max_new_tokens"):
-        if getattr(options, name) < 1:
-            raise UsageError(f"--{name.replace('_', '-')} is {getattr(options, name)}; give at least 1")
+    for word in ("batch_size", "max_new_tokens"):
+        if getattr(options, word) < 1:
+            raise UsageError(f"--{word.replace('_', '-')} is {getattr(options, word)}; give at least 1")
     from ..recipes.running import Request, reproduce
     from ..stages.inputs import best_device
 
