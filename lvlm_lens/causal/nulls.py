@@ -35,7 +35,7 @@ def null_kinds(nulls: Sequence[str], draws: int) -> tuple[str, ...]:
 def pool_of(places: Sequence[Sequence[Columns]], group: int, seed: int) -> list[tuple[int, Columns]]:
     """Rows of a batch and single columns of theirs inside a position group: at most 32, drawn at random."""
     every = [(row, (column,)) for row, own in enumerate(places) for column in own[group]]
-    return random.Random(seed).sample(every, _POOL) if len(every) > _POOL else every
+    return random.Random(seed).sample(every, _POOL) if len(every) > _POOL else every  # type: ignore[return-value]
 
 
 def donors_of(

@@ -73,12 +73,12 @@ def enter(candidates: Iterable[tuple[Hashable, np.ndarray]], splits: Splits) -> 
         splits: the splits.
     """
     count = len(splits.trains)
-    best, value, chosen = np.full(count, -np.inf), np.empty(count), [None] * count  # type: list[Any]
+    best, value, chosen = np.full(count, -np.inf), np.empty(count), [None] * count  # type: list[Any]  # type: ignore[misc]
     for name, rows in candidates:
         scores, inner, _ = tuned_scores(rows, splits.labels, splits.trains, splits.folds)
         for split in np.flatnonzero(np.nan_to_num(inner, nan=0.0) > best):
             left = ~splits.trains[split]
-            best[split], chosen[split] = inner[split], name
+            best[split], chosen[split] = inner[split], name  # type: ignore[call-overload]
             value[split] = auroc(scores[split, left], splits.labels[left])
     return Entry(value, tuple(chosen))
 

@@ -208,22 +208,20 @@ class _Passes(NamedTuple):
         arrays = {f"{name}{n}": x for name in ("plain", "cells") for n, x in enumerate(getattr(self, name))}
         counts = {name: np.array(getattr(self, name), dtype=np.int64) for name in ("tokens", "negative")}
         with partial.open("wb") as stream:
-            np.savez(
-                stream, logits=self.logits, check_error=self.check_error, engine=np.array(self.engine), **counts,
-                **arrays,
-            )  # fmt: skip
+            every: dict[str, Any] = {"logits": self.logits, "check_error": self.check_error, **counts, **arrays}
+            np.savez(stream, engine=np.array(self.engine), **every)
         partial.replace(file)
 
     @classmethod
     def load(cls, file: Path) -> _Passes:
         """Inverse of :meth:`save`."""
         with np.load(file, allow_pickle=False) as kept:
-            lists = [
+            plain, cells = (
                 [kept[f"{name}{n}"] for n in range(sum(key.startswith(name) for key in kept))]
                 for name in ("plain", "cells")
-            ]
-            counts = [kept[name].tolist() for name in ("tokens", "negative")]
-            return cls(kept["logits"], *lists, *counts, float(kept["check_error"]), str(kept["engine"]))
+            )
+            tokens, negative = (kept[name].tolist() for name in ("tokens", "negative"))
+            return cls(kept["logits"], plain, cells, tokens, negative, float(kept["check_error"]), str(kept["engine"]))
 
 
 def _numbers(values: torch.Tensor) -> np.ndarray:

@@ -57,7 +57,7 @@ def run_contest(
         model,
         split.samples,
         list(again.values()),
-        features,
+        features,  # type: ignore[arg-type]
         batch_size,
         engine=made.engine,  # type: ignore[arg-type]
     )

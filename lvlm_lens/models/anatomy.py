@@ -445,7 +445,7 @@ def _what_is_added(row: Family, block: nn.Module) -> Family:
     for told, norms in _AFTER_NORMS:
         if told <= names:
             found = {"mid_norm": norms.get("mid_norm", row.mid_norm) or row.mlp}
-            return replace(row, **{**norms, **found})
+            return replace(row, **{**norms, **found})  # type: ignore[arg-type]
     return row
 
 
@@ -498,7 +498,7 @@ def resolve(model: nn.Module) -> Anatomy:
         flow = frozenset() if row is None else row.flow
         row = discover(model)
         own = submodule(submodule(model, row.decoder) or nn.Module(), row.blocks)
-        row = replace(row, flow=flow | _beside_the_residual(model, list(own or ())))  # type: ignore[call-overload]
+        row = replace(row, flow=flow | _beside_the_residual(model, list(own or ())))  # type: ignore[call-overload, arg-type]
     decoder = submodule(model, row.decoder)
     if decoder is None:
         raise ModelError(f"family {row.model_type!r}: no decoder at {row.decoder!r} in {type(model).__name__}")

@@ -29,7 +29,7 @@ def plot_gain_map(cells: Sequence[Mapping[str, Any]], n_blocks: int, title: str 
         image = axes.imshow(values, cmap="PuOr_r", vmin=-top, vmax=top, origin="lower")
         for cell in cells:
             y, x = blocks_s.index(cell["safety"]), blocks_f.index(cell["fused"])
-            ink = ink_on(image.cmap(image.norm(cell["gain"])))
+            ink = ink_on(tuple(image.cmap(image.norm(cell["gain"]))))  # type: ignore[arg-type]
             axes.text(x, y, _signed(cell["gain"]), ha="center", va="center", fontsize=5.5, color=ink)
             if cell["p_adjusted"] <= 0.05:
                 axes.add_patch(_frame(x, y))

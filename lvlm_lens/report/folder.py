@@ -68,6 +68,17 @@ class ReportFolder:
                 f"{name} in {str(self.path)!r} is not JSON: {error or type(error).__name__}"
             ) from error
 
+    def record(self, name: str) -> dict[str, Any]:
+        """A JSON file that holds one record.
+
+        Raises:
+            RunFolderError: it is not there, is no JSON, or holds something else.
+        """
+        found = self.json(name)
+        if not isinstance(found, dict):
+            raise RunFolderError(f"{name} in {str(self.path)!r} holds no record")
+        return found
+
     def rows(self, name: str) -> list[dict[str, str]]:
         """The rows of a CSV file; none where there is no such file."""
         file = self.file(name)

@@ -8,7 +8,7 @@ from ..parts import Listing, Page, Picture, Section, Table, interval
 
 def page(folder: ReportFolder) -> Page:
     """The page of ``comparison.json``."""
-    data = folder.json("comparison.json")
+    data = folder.record("comparison.json")
     names = [run["name"] for run in data["runs"]]
     figure = folder.figure("comparison.svg", "comparison.png")
     differ = [test for test in data["tests"] if test.get("q_value") is not None and test["q_value"] <= 0.05]

@@ -10,7 +10,7 @@ from ..parts import Listing, Number, Page, Picture, Section, Table, Text, percen
 
 def page(folder: ReportFolder) -> Page:
     """The page of ``evaluation.json``."""
-    data = folder.json("evaluation.json")
+    data = folder.record("evaluation.json")
     setting, rows = data["setting"], data["rows"]
     undefended = rows[0]
     figure = folder.figure("defense_plane.svg", "defense_plane.png")

@@ -10,7 +10,7 @@ from ..parts import Listing, Page, Picture, Section, Table, Text, interval
 
 def page(folder: ReportFolder) -> Page:
     """The page of ``reproduced.json`` and the recipes' own folders."""
-    data = folder.json("reproduced.json")
+    data = folder.record("reproduced.json")
     counts = ", ".join(f"{count} {state}" for state, count in data["counts"].items())
     verdicts = [
         [

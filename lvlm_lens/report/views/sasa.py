@@ -15,7 +15,7 @@ _CAPTIONS = {
 
 def page(folder: ReportFolder) -> Page:
     """The page of ``sasa.json``."""
-    data = folder.json("sasa.json")
+    data = folder.record("sasa.json")
     setting = data["setting"]
     pictures = [
         Picture(source, caption)

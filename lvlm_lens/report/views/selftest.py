@@ -8,7 +8,7 @@ from ..parts import Page, Section, Table, plain_rows
 
 def page(folder: ReportFolder, name: str = "selftest.json") -> Page:
     """The page of what ``lvlm-lens selftest --out FILE`` wrote: each measure's hits and false alarms."""
-    data = folder.json(name)
+    data = folder.record(name)
     rows = data["measures"]
     names = list(dict.fromkeys(key for row in rows for key, value in row.items() if _shown(value)))
     missed = sorted(measure for measure, standing in data["standing"].items() if standing == "missed")

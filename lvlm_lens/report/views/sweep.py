@@ -32,9 +32,7 @@ _SECTION_OF = {
 
 def page(folder: ReportFolder) -> Page:
     """The page of a sweep."""
-    data = folder.json("result.json")
-    if not isinstance(data, Mapping):
-        raise RunFolderError(f"result.json in {str(folder.path)!r} holds no record")
+    data = folder.record("result.json")
     if data.get("schema") != SCHEMA:
         raise RunFolderError(
             f"result.json in {str(folder.path)!r} has schema {data.get('schema')!r}; this version reads {SCHEMA!r}"
@@ -94,7 +92,8 @@ def page(folder: ReportFolder) -> Page:
 
 def finding(data: Mapping[str, Any]) -> str:
     """What was found, as one sentence that needs no manual."""
-    said, missing = [], []
+    said: list[str] = []
+    missing: list[str] = []
     depth = data["model"]["blocks"]
     for name, words in ROLE_WORDS.items():
         role = data["roles"].get(name)
