@@ -101,7 +101,7 @@ class RefusalLens(Measure):
             return out
         h = u.normed(rows).double().cpu()
         weight = u.weight[torch.as_tensor(ids, device=u.weight.device)].double().cpu()
-        mean = u.weight.float().mean(0).double().cpu() if self.centred else torch.zeros(h.shape[1], dtype=torch.float64)
+        mean = u.mean_row if self.centred else torch.zeros(h.shape[1], dtype=torch.float64)
         inner = (h @ (weight - mean).T).sum(1)
         length = torch.sqrt(((h @ u.gram(self.centred)) * h).sum(1).clamp(min=0))
         return (inner / (length * target).clamp(min=1e-300)).numpy()

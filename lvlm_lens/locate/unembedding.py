@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -65,17 +66,20 @@ class Unembedding:
             part = slice(start, min(start + size, len(rows)))
             yield part, self.logits(rows[part])
 
+    @cached_property
+    def mean_row(self) -> torch.Tensor:
+        """Mean over tokens of the unembedding, ``[d]`` float64 on the CPU."""
+        return torch.stack([part.double().sum(0).cpu() for part in self.weight.split(8192)]).sum(0) / self.vocab
+
     def gram(self, centred: bool) -> torch.Tensor:
         """``W'W`` of the (row-mean-centred) unembedding, ``[d, d]`` float64: ``|W h|^2 = h' (W'W) h``."""
         if False not in self._gram:
             total = torch.zeros(self.weight.shape[1], self.weight.shape[1], dtype=torch.float64)
-            mean = torch.zeros(self.weight.shape[1], dtype=torch.float64)
             for part in self.weight.split(8192):
                 piece = part.double().cpu()
                 total += piece.T @ piece
-                mean += piece.sum(0) / self.vocab
             self._gram[False] = total
-            self._gram[True] = total - self.vocab * torch.outer(mean, mean)
+            self._gram[True] = total - self.vocab * torch.outer(self.mean_row, self.mean_row)
         return self._gram[centred]
 
 
