@@ -78,6 +78,7 @@ def test_undone_when_a_reading_fails(model, error):
 
 def test_undone_when_making_it_is_interrupted(model, monkeypatch):
     """Ctrl-C at any weight: what was shuffled until then is put back."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     before = states(model.model)
     shuffle, calls = twin_module._shuffle, []
 
@@ -93,6 +94,7 @@ def test_undone_when_making_it_is_interrupted(model, monkeypatch):
     assert len(calls) == 7
     assert all(torch.equal(before[name], value) for name, value in model.model.state_dict().items())
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, usual)
 
 
 def test_the_model_and_its_twin_cannot_be_mistaken_for_each_other(model):

@@ -19,6 +19,7 @@ forward, which makes each the same as on a freshly loaded model.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -70,8 +71,16 @@ class Padding:
     def prove(self, encoded: Encoded) -> None:
         """Find what this batch will need, before anything is attached to the model or its attention is switched.
 
+        Batches are also encoded ahead in a second thread while the first one runs the model with its hooks on; a proof
+        there would take these hooks away in the middle of a forward.  So only the main thread proves here, and what was
+        encoded elsewhere is proven when its forward is asked for (:meth:`added`).
+
         Raises :class:`ModelError` where this model's rows are shown to change under padding.
         """
+        if threading.current_thread() is threading.main_thread():
+            self._prove(encoded)
+
+    def _prove(self, encoded: Encoded) -> None:
         mask = encoded.inputs["attention_mask"]
         if self._proving or bool(mask.all()):
             return
@@ -91,7 +100,7 @@ class Padding:
         mask = encoded.inputs["attention_mask"]
         if bool(mask.all()) or "position_ids" in encoded.inputs:
             return {}
-        self.prove(encoded)
+        self._prove(encoded)
         return self.proofs[_kind(encoded)](mask)
 
     def forget(self) -> None:
@@ -124,7 +133,10 @@ class Padding:
         alone, padded = self.lvlm.encode(rows[:1]), self.lvlm.encode(rows, padding_side=side)
         plain = self._logits(alone, _nothing)[0]
         attended = padded.inputs["attention_mask"][0].bool()
-        allowed = _LOGITS.get(self.lvlm.dtype, 5e-2) * max(1.0, float(plain[plain.abs() < 1e30].abs().max()))
+        real = plain[plain.abs() < 1e30]
+        if not len(real):
+            return _counted  # nothing but NaN: the reading that follows names the block
+        allowed = _LOGITS.get(self.lvlm.dtype, 5e-2) * max(1.0, float(real.abs().max()))
         errors: list[float] = []
         for add in (_counted, _nothing):
             try:
