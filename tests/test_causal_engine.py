@@ -9,9 +9,9 @@ from PIL import Image
 
 from lvlm_lens.activations.sites import Site, tap
 from lvlm_lens.causal.cells import PER_HEAD, SiteAxis, build_cell
-from lvlm_lens.causal.engine import Cell, Write, _last_logits, full, obstacle, record, resume, suffix_starts
 from lvlm_lens.data import ImageObject, Sample
 from lvlm_lens.errors import SiteError
+from lvlm_lens.interventions.engine import Cell, Write, _last_logits, full, obstacle, record, resume, suffix_starts
 from lvlm_lens.models import LVLM
 from lvlm_lens.models.tiny import TINY, tiny_model
 
@@ -127,7 +127,7 @@ def test_recording_does_not_change_the_model_and_keeps_its_logits() -> None:
 
 def test_suffix_starts_follow_the_masks() -> None:
     """A block of tokens that see each other starts at its first token; plain causal ones at themselves."""
-    from lvlm_lens.causal.engine import Recording
+    from lvlm_lens.interventions.engine import Recording
 
     length = 6
     seen = torch.ones(length, length, dtype=torch.bool).tril()

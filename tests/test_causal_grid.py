@@ -108,8 +108,8 @@ def test_a_form_pair_of_words_and_picture_can_be_patched() -> None:
 
 def test_wrong_resuming_is_caught_and_run_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
     """If resumed cells were wrong, verification would see it, say so, and the numbers would still be right."""
-    from lvlm_lens.causal import engine
     from lvlm_lens.causal import patch_grid as room
+    from lvlm_lens.interventions import engine
 
     arguments = (tiny(), make_pairs(2), "resid_post", "image | last", token_difference)
     right = patch_grid(*arguments, per="span", null=0)
@@ -139,7 +139,7 @@ def test_null_of_a_pair_does_not_depend_on_its_batch() -> None:
 
 
 def test_out_of_memory_shrinks_waves_and_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lvlm_lens.causal import engine
+    from lvlm_lens.interventions import engine
 
     arguments = (tiny(), make_pairs(3), "resid_post", "question[-2:] | last", token_difference)
     right = patch_grid(*arguments, null=0, verify=0)

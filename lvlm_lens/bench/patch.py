@@ -14,9 +14,9 @@ or keeps the picture's embeddings for them.
 The arithmetic minimum counts two forwards (vision tower once a picture, the words before it once, unembedding at one
 token) and, for each cell below the last block, the blocks above the patch over the tokens that then differ from both
 runs: from the patch on, or from the end of a picture that is replaced as a whole (see
-:mod:`~lvlm_lens.causal.inherit`).  Linear layers count by their weights, attention by the keys that each query may
-see; in the first block above, queries, keys and values are known and only what comes of changed keys is counted; of the
-last block, keys and values of all tokens and the rest at the last token.
+:mod:`~lvlm_lens.interventions.inherit`).  Linear layers count by their weights, attention by the keys that each query
+may see; in the first block above, queries, keys and values are known and only what comes of changed keys is counted; of
+the last block, keys and values of all tokens and the rest at the last token.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from torch import nn
 
 from ..activations.sites import Site
 from ..causal.cells import SiteAxis, build_cell
-from ..causal.engine import Cell, Recording, record, resume
-from ..causal.inherit import Inheritance
 from ..errors import UsageError
+from ..interventions.engine import Cell, Recording, record, resume
+from ..interventions.inherit import Inheritance
 from ..models.encode import Encoded
 from ..models.lvlm import LVLM
 from .llava_shape import image_pair, llava_shape

@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from ..activations.capture import capture, gather_positions
-from ..activations.edit import Edit, changed, mean_ablate, resample, scale
 from ..activations.hooks import HookFunction
 from ..activations.sites import Site, expand_sites
 from ..data import Sample
 from ..errors import UsageError
+from ..interventions.edit import Edit, changed, mean_ablate, resample, scale
 from ..models.encode import Encoded
 from ..models.lvlm import LVLM
 from ..models.positions import Positions

@@ -25,10 +25,10 @@ from ..activations.hooks import HookFunction, attached
 from ..activations.sites import Site, Tap, tap
 from ..data import Pair
 from ..errors import DataError, SiteError, UsageError
+from ..interventions.engine import _last_logits, full, obstacle, record, resume
 from ..models.encode import Encoded
 from ..models.lvlm import LVLM
 from .cells import Group, SiteAxis, build_cell, position_groups
-from .engine import _last_logits, full, obstacle, record, resume
 from .metrics import LogitsFunction, Metric, make_metric, numbers
 
 if TYPE_CHECKING:

@@ -22,10 +22,10 @@ import torch
 
 from ..activations.sites import BLOCK_SITES, Site, tap
 from ..errors import DataError, SiteError, UsageError, near_matches
+from ..interventions.engine import Cell, Recording, Write
+from ..interventions.inherit import Inheritance
 from ..models.anatomy import Anatomy
 from ..models.positions import Atom, Layout, Positions
-from .engine import Cell, Recording, Write
-from .inherit import Inheritance
 
 Direction = Literal["denoise", "noise"]
 PER_HEAD = ("z", "q", "k", "v")

@@ -13,10 +13,10 @@ from functools import partial
 import numpy as np
 import torch
 
-from ..activations.edit import Edit, ablate_everywhere, ablated_weights, add, at_blocks
 from ..activations.loop import run_batches
 from ..data import Sample
 from ..errors import UsageError
+from ..interventions.edit import Edit, ablate_everywhere, ablated_weights, add, at_blocks
 from ..models.encode import Encoded
 from ..models.lvlm import LVLM
 from .effects import Effects, MakeEdits, measure_edits

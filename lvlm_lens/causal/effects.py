@@ -15,11 +15,11 @@ import numpy as np
 import torch
 
 from ..activations.capture import edited_logits
-from ..activations.edit import Edit
 from ..activations.features import FeatureCache
 from ..activations.loop import Progress, run_batches
 from ..data import Sample
 from ..errors import NumericalError, UsageError
+from ..interventions.edit import Edit
 from ..models.encode import Encoded
 from ..models.lvlm import LVLM
 from ..stats.groups import bootstrap_mean

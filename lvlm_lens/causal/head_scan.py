@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..activations.edit import scale
 from ..activations.features import FeatureCache
 from ..activations.hooks import attached
 from ..activations.loop import run_batches
 from ..activations.sites import Site, tap
 from ..data import Sample
+from ..interventions.edit import scale
 from ..locate.head_attribution import ships_kl
 from ..models.encode import Encoded
 from ..models.lvlm import LVLM

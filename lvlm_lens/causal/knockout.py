@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from ..activations.edit import Edit, knockout, window
 from ..activations.features import FeatureCache
 from ..activations.loop import Progress
 from ..data import Sample
+from ..interventions.edit import Edit, knockout, window
 from ..models.encode import Encoded
 from ..models.lvlm import LVLM
 from .effects import Effects, measure_edits

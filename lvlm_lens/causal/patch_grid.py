@@ -1,8 +1,9 @@
 """``patch_grid``: every cell of site x block x position, for many matched pairs, both ways.
 
-For each batch of pairs the clean and the corrupted prompts are run once each (:func:`~.engine.record`), the cells
-are made (:mod:`.cells`) and resumed (:func:`~.engine.resume`), and the metric is taken from each cell's logits at
-once, so no logits are kept.  Denoising writes clean values into the corrupted run (sufficiency), noising the
+For each batch of pairs the clean and the corrupted prompts are run once each
+(:func:`~lvlm_lens.interventions.engine.record`), the cells are made (:mod:`.cells`) and resumed
+(:func:`~lvlm_lens.interventions.engine.resume`), and the metric is taken from each cell's logits at once, so no logits
+are kept.  Denoising writes clean values into the corrupted run (sufficiency), noising the
 reverse (necessity): arXiv 2309.16042, 2404.15255.  In every call some cells, drawn at random from the first batch,
 are run again as plain forwards with hooks and compared.
 """
@@ -21,14 +22,14 @@ import torch
 
 from ..data import Pair
 from ..errors import DataError, NumericalError, UsageError
+from ..interventions.engine import UNRESUMABLE, Cell, Recording, full, obstacle, record, resume
+from ..interventions.inherit import Inheritance
 from ..models.encode import Encoded
 from ..models.lvlm import LVLM
 from ..models.positions import Layout, Positions
 from ..stats.maxt import attainable
 from .cells import Group, SiteAxis, build_cell, position_groups, site_axis
-from .engine import UNRESUMABLE, Cell, Recording, full, obstacle, record, resume
 from .grid import GridFolder, PatchGrid, _empty
-from .inherit import Inheritance
 from .metrics import LogitsFunction, Metric, make_metric, numbers
 from .nulls import NULLS, donors_of, null_kinds, pool_of
 from .verification import joined

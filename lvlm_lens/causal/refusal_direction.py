@@ -24,11 +24,11 @@ import numpy as np
 import torch
 
 from ..activations.capture import capture, edited_logits
-from ..activations.edit import Edit, ablate_everywhere, add, at_blocks
 from ..activations.features import FeatureCache
 from ..activations.loop import run_batches
 from ..data import Sample
 from ..errors import DataError
+from ..interventions.edit import Edit, ablate_everywhere, add, at_blocks
 from ..models.encode import Encoded
 from ..models.lvlm import LVLM
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids

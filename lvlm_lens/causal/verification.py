@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..interventions.engine import Cell, Recording, full, resume
 from ..models.encode import Encoded
 from ..models.lvlm import LVLM
-from .engine import Cell, Recording, full, resume
 from .grid import TOLD
 from .metrics import Metric, numbers
 
@@ -44,7 +44,7 @@ class Checked:
         difference: ``[cell]`` from the plain forward; effect: ``[cell]`` of the intervention.
         noise: the largest over the cells, at least a rounding unit.
         scale: the largest logit, at least 1.
-        metric_noise: the noise in the grid's metric, which its values are held against.
+        metric_noise: the noise in the grid's metric, which its values are held against; at least a rounding unit too.
         dtype: of the model.
     """
 
@@ -143,7 +143,7 @@ def _compare(
         max(unit, _largest(plain - again).max().item()),
         scale,
         model.dtype,
-        float(np.abs(values - other).max()),
+        max(unit, float(np.abs(values - other).max())),
     )
 
 

@@ -19,13 +19,13 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from ..activations.hooks import HookFunction
+from ..activations.sites import Site
 from ..errors import ModelError, SiteError, UsageError
 from ..models.anatomy import submodule
 from ..models.encode import Encoded
 from ..models.lvlm import LVLM
 from ..models.positions import Positions
-from .hooks import HookFunction
-from .sites import Site
 
 Edit = tuple[Site, HookFunction]
 _Change = Callable[[torch.Tensor], torch.Tensor]
