@@ -1,0 +1,111 @@
+"""The pool of workers: equal bytes, deaths, errors, addresses where nobody is.  Real Ray, real processes."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from scale_jobs import Squares
+
+from lvlm_lens.errors import LensError, ModelError, RunFolderError, UsageError
+from lvlm_lens.scale import connect, run_job
+
+ray = pytest.importorskip("ray")
+
+
+@pytest.fixture(autouse=True)
+def workers_find_the_tests(monkeypatch):
+    here = Path(__file__).parent
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(here), str(here.parent), os.environ.get("PYTHONPATH", "")]))
+
+
+def values(folder):
+    return {path.name: path.read_bytes() for path in Path(folder).glob("*.values")}
+
+
+def here(folder, count):
+    compute = Squares(str(folder), count).open()
+    for shard in Squares(str(folder), count).shards():
+        compute(shard)
+    return values(folder)
+
+
+def test_two_workers_a_death_an_error_and_a_model_that_does_not_load(tmp_path):
+    wanted = here(tmp_path / "alone", 12) if (tmp_path / "alone").mkdir() is None else {}
+    for name in ("two", "killed", "tired", "broken", "unloadable"):
+        (tmp_path / name).mkdir()
+    said = []
+    with connect(2) as cluster:
+        states = []
+        run_job(Squares(str(tmp_path / "two"), 12), cluster, progress=states.append)
+        assert values(tmp_path / "two") == wanted
+        assert states[-1].done == states[-1].total == 12
+        assert [state.done for state in states] == list(range(1, 13)) and states[0].workers == 2
+
+        run_job(Squares(str(tmp_path / "killed"), 12, dying="004", times=1), cluster, say=said.append)
+        assert values(tmp_path / "killed") == wanted
+        assert len(list((tmp_path / "killed").glob("004.killed*"))) == 1
+        assert said == ["a worker died over shard 004 (1 of 3 deaths); another takes it"]
+
+        with pytest.raises(ModelError, match=r"^004: 2 workers died over it"):
+            run_job(Squares(str(tmp_path / "tired"), 12, dying="004", times=9), cluster, deaths=1)
+        assert values(tmp_path / "tired") == {k: v for k, v in wanted.items() if k != "004.values"}
+
+        with pytest.raises(LensError, match=r"(?s)squares, shard 007: ValueError: seven is no prime here.*compute"):
+            run_job(Squares(str(tmp_path / "broken"), 12, broken="007"), cluster)
+        run_job(Squares(str(tmp_path / "broken"), 12), cluster)  # the same command, mended
+        assert values(tmp_path / "broken") == wanted
+        twice = [path for path in (tmp_path / "broken").glob("*.by*") if path.read_text().count("\n") > 1]
+        assert not twice  # what was finished was not computed again
+
+        with pytest.raises(ModelError, match=r"^config.json names no architecture; give a folder that holds a model$"):
+            run_job(Squares(str(tmp_path / "unloadable"), 12, unloadable=True), cluster)
+    assert not ray.is_initialized()
+    assert not list(tmp_path.glob("*/.shared-*"))
+
+
+def test_nobody_at_the_address():
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        with pytest.raises(UsageError, match=f"no Ray cluster answers at '127.0.0.1:{port}'.*ray start --head"):
+            connect(None, f"127.0.0.1:{port}").__enter__()
+
+
+@pytest.mark.parametrize("address", ["nowhere:port", "127.0.0.1:99999999"])
+def test_no_address(address):
+    with pytest.raises(UsageError, match=r"address|answers"):
+        connect(None, address).__enter__()
+
+
+def test_how_many_workers():
+    with pytest.raises(UsageError, match="--workers N"):
+        connect(None).__enter__()
+    with pytest.raises(UsageError, match="at least 1"):
+        connect(0).__enter__()
+
+
+def test_a_folder_that_cannot_be_written():
+    with pytest.raises(RunFolderError, match="cannot be written"):
+        run_job(Squares("/proc/nowhere", 2), None)
+
+
+@pytest.mark.slow
+def test_a_node_that_is_removed_without_grace(tmp_path):
+    """Shards in flight on a lost node go to the other one, and the bytes are those of one process."""
+    from threading import Timer
+
+    from ray.cluster_utils import Cluster as Nodes
+
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "nodes").mkdir()
+    wanted = here(tmp_path / "alone", 60)
+    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1})
+    second = nodes.add_node(num_cpus=1)
+    try:
+        with connect(2, nodes.address) as cluster:
+            Timer(4.0, nodes.remove_node, (second,), {"allow_graceful": False}).start()
+            run_job(Squares(str(tmp_path / "nodes"), 60, pause=0.3), cluster)
+        assert values(tmp_path / "nodes") == wanted
+    finally:
+        nodes.shutdown()
