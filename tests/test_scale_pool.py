@@ -1,6 +1,7 @@
 """The pool of workers: equal bytes, deaths, errors, addresses where nobody is.  Real Ray, real processes."""
 
 import os
+import re
 import socket
 from pathlib import Path
 
@@ -45,10 +46,11 @@ def test_two_workers_a_death_an_error_and_a_model_that_does_not_load(tmp_path):
         run_job(Squares(str(tmp_path / "killed"), 12, dying="004", times=1), cluster, say=said.append)
         assert values(tmp_path / "killed") == wanted
         assert len(list((tmp_path / "killed").glob("004.killed*"))) == 1
-        assert said == ["a worker died over shard 004 (1 of 3 deaths); another takes it"]
+        assert len(said) == 1 and re.search(r"a worker died (with|over) shards? .*\b004\b", said[0])
 
         with pytest.raises(ModelError, match=r"^004: 2 workers died over it"):
             run_job(Squares(str(tmp_path / "tired"), 12, dying="004", times=9), cluster, deaths=1)
+        assert len(list((tmp_path / "tired").glob("004.killed*"))) in (2, 3)  # and once with another shard in hand
         assert values(tmp_path / "tired") == {k: v for k, v in wanted.items() if k != "004.values"}
 
         with pytest.raises(LensError, match=r"(?s)squares, shard 007: ValueError: seven is no prime here.*compute"):

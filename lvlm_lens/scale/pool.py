@@ -68,7 +68,7 @@ class _Seat:
 
     def sit(self) -> None:
         """Start a worker; it takes its place as soon as the cluster has one."""
-        self.worker = self.driver.actor.remote()
+        self.worker: Any = self.driver.actor.remote()
         self.opening = self.worker.open.remote(self.driver.job, self.driver.place)
         self.ready = False
 
@@ -99,13 +99,14 @@ class _Driver:
 
         self.ray, self.job, self.cluster, self.place = ray, job, cluster, place
         # no core is reserved, so that the driver keeps one; spread, because nothing else says where a CPU worker goes
-        self.actor = ray.remote(
+        self.actor: Any = ray.remote(
             num_cpus=0, num_gpus=cluster.gpus, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
         )(Worker)
         self.waiting = deque(order)
         self.elsewhere: list[str] = []  # claimed by writers outside this run
         self.done, self.total = done, done + len(order)
         self.deaths, self.died, self.lost_opening = deaths, Counter[str](), 0
+        self.alone: set[str] = set()  # a worker died with these in hand
         self.given_up: list[str] = []
         self.progress, self.say = progress, say or (lambda text: None)
         self.patience = time.monotonic() + _PATIENCE_SECONDS
@@ -132,8 +133,12 @@ class _Driver:
     def _hand_out(self) -> None:
         for depth in range(1, _AHEAD + 1):  # everyone has one before anyone has two
             for seat in self.seats:
-                if self.waiting and seat.ready and len(seat.hand) < depth:
+                if self.waiting and seat.ready and len(seat.hand) < depth and self._may_join(seat):
                     seat.give(self.waiting.popleft())
+
+    def _may_join(self, seat: _Seat) -> bool:
+        """A shard over which a worker may have died shares no hand with another."""
+        return not seat.hand or self.alone.isdisjoint([self.waiting[0], seat.hand[0][1]])
 
     def _collect(self) -> None:
         """Wait for the next thing to end and take it in."""
@@ -182,19 +187,27 @@ class _Driver:
                 )
         shards = [shard for _, shard in seat.hand]
         seat.hand.clear()
-        if shards:
-            begun = shards[0]  # the others had not begun
-            self.died[begun] += 1
-            times = f"{self.died[begun]} of {self.deaths + 1} deaths"
-            if self.died[begun] > self.deaths:
-                self.given_up.append(shards.pop(0))
-                self.say(f"a worker died over shard {begun} ({times}); the shard is given up")
-            else:
-                self.say(f"a worker died over shard {begun} ({times}); another takes it")
+        if len(shards) > 1:  # an answer may have been lost with its worker, so it is not known which of them it was
+            self.alone.update(shards)
+            self.say(f"a worker died with shards {', '.join(shards)} in hand; each of them is tried by itself")
+        elif shards:
+            self._count_death(shards)
         self.waiting.extendleft(reversed(shards))
         with suppress(Exception):
             self.ray.kill(seat.worker)
         seat.sit()
+
+    def _count_death(self, shards: list[str]) -> None:
+        """One more death over the only shard in hand, which leaves the list where it was the last that is allowed."""
+        self.alone.update(shards)
+        begun = shards[0]
+        self.died[begun] += 1
+        times = f"{self.died[begun]} of {self.deaths + 1} deaths"
+        if self.died[begun] > self.deaths:
+            self.given_up.append(shards.pop())
+            self.say(f"a worker died over shard {begun} ({times}); the shard is given up")
+        else:
+            self.say(f"a worker died over shard {begun} ({times}); another takes it")
 
     def _ask_elsewhere(self) -> None:
         if self.elsewhere and not self.waiting and not any(seat.hand for seat in self.seats):
