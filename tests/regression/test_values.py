@@ -1,6 +1,7 @@
 """No change of structure changes a number: what ``mini`` gave when it was recorded, it gives now.
 
-Where a number is meant to change, ``python tests/regression/freeze.py --write`` prints the differences and records them.
+Where a number is meant to change, ``python tests/regression/freeze.py --write`` prints the differences and records
+them.
 """
 
 import importlib.util
