@@ -1,6 +1,7 @@
 """Causal tests: patch grids by an exact engine, knockout, directions, ablation, attribution."""
 
 from .ablate import ablation_effects, block_skipping, image_noise
+from .adapter_grid import AdapterGrid, adapter_grid
 from .attribution import Attribution, attribution_patch
 from .directions import direction_effects, weight_ablation_effect
 from .effects import Effects, measure_edits
@@ -11,6 +12,7 @@ from .patch_grid import patch_grid
 
 __all__ = [
     "METRICS",
+    "AdapterGrid",
     "AnswerLogitDiff",
     "AnswerProbability",
     "Attribution",
@@ -20,6 +22,7 @@ __all__ = [
     "PatchGrid",
     "RefusalLogOdds",
     "ablation_effects",
+    "adapter_grid",
     "attention_knockout",
     "attribution_patch",
     "block_skipping",

@@ -88,8 +88,11 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     return config
 
 
-def attach(model: Any, folder: str | Path) -> tuple[Any, AdapterRecord]:
+def attach(model: Any, folder: str | Path, fold_head: bool = True) -> tuple[Any, AdapterRecord]:
     """Put an adapter into a loaded model.
+
+    With ``fold_head`` an adapter of the unembedding becomes part of its weight, so that a lens reads it; without, it
+    stays a layer that can be switched off.
 
     Returns:
         PEFT's wrapper, whose ``get_base_model()`` is the model with the adapter's layers in its blocks; and the record.
@@ -108,7 +111,8 @@ def attach(model: Any, folder: str | Path) -> tuple[Any, AdapterRecord]:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"adapter {str(folder)!r} does not fit {type(model).__name__}: {line}") from error
     count = _all_arrived(wrapped, path)
-    _own_head(wrapped.get_base_model())
+    if fold_head:
+        _own_head(wrapped.get_base_model())
     digest = hashlib.sha256((path / _WEIGHTS).read_bytes()).hexdigest()
     record = AdapterRecord(
         path.resolve().name, config["peft_type"], str(config.get("base_model_name_or_path") or ""), count, digest
