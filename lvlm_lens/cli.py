@@ -27,6 +27,7 @@ COMMANDS = {
     "patch": "patch matched pairs: which blocks and positions decide, exactly and fast",
     "sasa": "does projecting a later block's semantics onto the safety block make danger easier to see?",
     "evaluate": "defences in one table: attack success, over-refusal, utility, detection, cost, with intervals",
+    "train": "defences that change weights: train one into an adapter folder; the same command continues it",
     "rivals": "layer claims of this field, each by its own procedure, on one model, beside each other",
     "reproduce": "a paper's claim and numbers on any model: comparison table, figures, verdict",
     "selftest": "models whose answer is known by construction: how often does each measure find it?",

@@ -6,7 +6,11 @@ from importlib.util import find_spec
 
 from ..errors import ModelError
 
-INSTALL = {"adapters": "pip install 'lvlm-lens[adapters]'", "gguf": "pip install gguf"}
+INSTALL = {
+    "adapters": "pip install 'lvlm-lens[adapters]'",
+    "train": "pip install 'lvlm-lens[train]'",
+    "gguf": "pip install gguf",
+}
 
 
 def needs(package: str, extra: str, what: str) -> None:

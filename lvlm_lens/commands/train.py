@@ -1,0 +1,182 @@
+"""``lvlm-lens train``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import UsageError
+from .options import (
+    add_column_options,
+    add_model_options,
+    add_output_options,
+    columns_from,
+    model_options,
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of the training methods."""
+    add = parser.add_argument
+    add("method", nargs="?", metavar="METHOD", help="a method by name, or study (--list shows them)")
+    add("--list", action="store_true", help="every method: its source, what is approximated")
+    add("--dry-run", action="store_true", help="steps, FLOPs, memory and time; nothing is trained")
+    add_model_options(parser)
+    add("--dataset", metavar="NAME", help="registered name, file or hub id (default: mini)")
+    add("--root", metavar="DIR", help="folder of the data set's files, or of a table's images")
+    add("--split", help="what is trained on (default: train where the set has it, else all)")
+    add("--subset", help="a part of the data set by its own name")
+    add("--limit", type=int, metavar="N", help="at most N samples, whole groups at a time")
+    add("--out", metavar="DIR", help="adapter folder (default: adapters/MODEL-METHOD); the same command continues it")
+    add("--where", default="language", metavar="PART", help="language, projector, vision or all (default: language)")
+    add("--blocks", metavar="LIST", help="only these blocks of the part, e.g. 8-15 or 3,4,-1")
+    add("--rank", type=int, default=8, metavar="R", help="of LoRA (default: 8)")
+    add("--steps", type=int, default=300, metavar="N", help="optimiser steps (default: 300)")
+    add("--rate", type=float, metavar="LR", help="learning rate (default: the method's own)")
+    add("--batch-size", type=int, default=4, metavar="N", help="rows a step (default: 4)")
+    add("--seed", type=int, default=0, help="seed of everything drawn (default: 0)")
+    add("--control", default="none", metavar="NAME", help="none, benign_refusals, shuffled or text_only")
+    add("--save-every", type=int, default=50, metavar="N", help="steps between two checkpoints (default: 50)")
+    add("--bf16", action="store_true", help="autocast to bfloat16")
+    add("--option", action="append", default=[], metavar="NAME=VALUE", help="an option of the method itself")
+    add_column_options(parser)
+    add_output_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """List, plan, or train; a finished folder is read and told."""
+    if options.list:
+        _print_methods(options.json)
+        return 0
+    if options.method is None:
+        raise UsageError("name a method, or study; --list shows them")
+    from ..train import make_method
+
+    method = make_method(options.method, **_own_options(options.option))
+    job = _job(options, method.name)
+    if options.dry_run:
+        plan = method.plan(job)
+        if options.json:
+            print(json.dumps(plan.to_dict(), indent=2))
+        else:
+            _print_plan(method.title, plan.to_dict())
+        return 0
+    from .training_bar import training_bar
+
+    with training_bar(method.title, options.quiet) as (progress, say):
+        job.progress, job.say = progress, say
+        record = method.train(job)
+    if options.json:
+        print(json.dumps(record, indent=2))
+    elif not options.quiet:
+        _print_record(record, job.folder)
+    return 0
+
+
+def _own_options(given: list[str]) -> dict[str, Any]:
+    """``NAME=VALUE`` words: numbers, true and false as such, everything else as text."""
+    import yaml
+
+    found: dict[str, Any] = {}
+    for word in given:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--option {word!r}; write NAME=VALUE")
+        found[name] = yaml.safe_load(value)
+    return found
+
+
+def _job(options: argparse.Namespace, name: str) -> Any:
+    from ..config import loading_options, short_name
+    from ..data import Dataset
+    from ..data.registry import load_dataset
+    from ..stages.inputs import best_device, limited
+    from ..train import Job, Settings
+
+    columns: dict[str, Any] = columns_from(options)
+    data = load_dataset(
+        options.dataset or "mini",
+        root=options.root,
+        split=options.split,
+        subset=options.subset,
+        **columns,
+    )
+    if options.split is None and any(sample.split == "train" for sample in data):
+        data = data.train
+    data = limited(data, options.limit, options.seed)
+    model = options.model or "mini"
+    settings = Settings(
+        where=options.where,
+        blocks=options.blocks,
+        rank=options.rank,
+        steps=options.steps,
+        rate=options.rate,
+        batch_size=options.batch_size,
+        seed=options.seed,
+        control=options.control,
+        save_every=options.save_every,
+        bf16=options.bf16,
+    )
+    out = Path(options.out or Path("adapters") / f"{short_name(model)}-{name}").expanduser()
+    loading = {"device": options.device or best_device(), **loading_options(model_options(options))}
+    if options.device_map is not None:
+        loading.pop("device")
+    if "adapter" in loading:
+        raise UsageError("--adapter: a training puts on an adapter of its own; merge the other one into a checkpoint")
+    assert isinstance(data, Dataset)
+    return Job(model, data, settings, out, loading, command=["lvlm-lens", *sys.argv[1:]])
+
+
+def _print_methods(as_json: bool) -> None:
+    from ..train.registry import method_class, method_names
+
+    rows = []
+    for name in method_names():
+        kind = method_class(name)
+        rows.append(
+            {"name": kind.name, "title": kind.title, "source": kind.source, "approximation": kind.approximation}
+        )
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("method", "what", "source", "differs from the published one")
+    for row in rows:
+        table.add_row(row["name"], row["title"], row["source"], row["approximation"] or "-")
+    Console().print(table)
+
+
+def _print_plan(title: str, plan: Mapping[str, Any]) -> None:
+    print(f"{title}: {plan['steps']} steps on {plan['rows']} rows of {plan['tokens']:.0f} tokens")
+    print(f"  learns {plan['trainable']:,} of {plan['parameters']:,} numbers")
+    drawing = f", {plan['drawing']:.3g} of them for replies that are drawn" if plan["drawing"] else ""
+    print(f"  {plan['flops'] + plan['drawing']:.3g} FLOPs{drawing}")
+    print(f"  about {plan['peak_bytes'] / 2**30:.2f} GiB and {plan['seconds'] / 60:.1f} minutes on this machine")
+    for note in plan["notes"]:
+        print(f"  supposed: {note}")
+
+
+def _print_record(record: Mapping[str, Any], folder: Path) -> None:
+    losses = [entry["loss"] for entry in record["log"] if "loss" in entry]
+    cost, audits = record["cost"], record["audits"]
+    print(f"{record['method']['title']}: {cost['steps']} steps, {cost['flops']:.3g} FLOPs, {cost['seconds']:.0f} s")
+    if losses:
+        print(f"  loss {losses[0]:.4f} first, {losses[-1]:.4f} last")
+    for row in audits["before"].get("seats", []):
+        blocks = f", blocks {row['blocks']}" if row["blocks"] else ""
+        print(f"  adapters: {row['count']} x {row['layer']} in the {row['part']} part{blocks}")
+    if "changes_logits" in audits["after"]:
+        after = audits["after"]
+        print(
+            f"  on a fresh base: {after['tensors']} tensors arrived, largest difference of logits with it on and off "
+            f"{after['changes_logits']:.3g}, to the trained model {after['fresh_minus_trained']:.3g}"
+        )
+        if after["untrained"]:
+            print(f"  no gradient reached {len(after['untrained'])} of them, e.g. {after['untrained'][0]}")
+    print(f"  use it: --adapter {folder}, or --defense {folder} in `lvlm-lens evaluate`")

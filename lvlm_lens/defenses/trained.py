@@ -1,0 +1,127 @@
+"""A trained adapter as a defence: the same model with the adapter on.
+
+The folder is one that ``lvlm-lens train`` wrote (its ``training.json`` tells the base, the data and the cost), or any
+PEFT adapter whose layers stand in the blocks.  The guarded model is a copy of the given one that shares its weights, so
+a second set of them is never held.  Nothing is added at inference but the adapter's own products.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ..activations import Activations
+from ..data import Sample
+from ..errors import UsageError
+from ..models.adapters import attach, is_adapter, measured, read_config
+from ..models.lvlm import LVLM
+from ..train.folder import RECORD, read_training
+from .base import Defense, Guarded
+
+
+class Trained(Defense):
+    """The model with a trained adapter.
+
+    Args:
+        folder: of the adapter.
+
+    Attributes (after ``fit``): ``model_`` (the LVLM with the adapter), ``training_cost_`` (``steps``, ``flops``,
+    ``tokens``, ``seconds``; empty for an adapter of unknown training).
+    """
+
+    name: ClassVar[str] = "trained"  # an instance bears its folder's name
+
+    def __init__(self, folder: str = "") -> None:
+        self.folder = folder
+        if folder:
+            self.name = Path(folder).expanduser().resolve().name  # type: ignore[misc]
+
+    @property
+    def approximation(self) -> str:  # type: ignore[override]
+        """What the training method says of itself."""
+        return str(self._record().get("method", {}).get("approximation", ""))
+
+    def _record(self) -> dict[str, Any]:
+        path = Path(self.folder).expanduser()
+        return dict(read_training(path).record) if self.folder and (path / RECORD).is_file() else {}
+
+    def check_model(self, model: LVLM) -> None:
+        """Raise :class:`UsageError` where the adapter was trained on other weights."""
+        super().check_model(model)
+        if not self.folder:
+            raise UsageError("a trained defence is a folder: give the one that `lvlm-lens train` wrote")
+        record = self._record()
+        base = record.get("base", {})
+        if base and base["weights_hash"] != model.weights_hash():
+            raise UsageError(
+                f"adapter {self.name!r} was trained on {base['name']!r} (weights {base['weights_hash'][:12]}), and "
+                f"this model has other weights ({model.weights_hash()[:12]}); load that base"
+            )
+
+    def fit(self, model: LVLM, data: Sequence[Sample]) -> Trained:
+        """Put the adapter on a copy of the model; ``data`` is not looked at: the training had its own."""
+        del data
+        self.check_model(model)
+        self.model_ = with_adapter(model, self.folder)
+        self.training_cost_ = dict(self._record().get("cost", {}))
+        return self
+
+    def guard(self, model: LVLM | Guarded) -> Guarded:
+        """The model with the adapter, metered.
+
+        Raises:
+            UsageError: before ``fit``, or around another guard: an adapter is in the model, so it stands innermost.
+        """
+        if isinstance(model, Guarded):
+            raise UsageError(f"adapter {self.name!r} changes the model itself; name it last in a stack of defences")
+        if not hasattr(self, "model_"):
+            raise UsageError(f"defence {self.name!r} is not fitted yet; call fit(model, data) first")
+        self.check_model(model)
+        return Guarded(self, self.model_)
+
+    def capture(
+        self, model: LVLM, data: Sequence[Sample], sites: Any = "resid_post", positions: str = "last", **options: Any
+    ) -> Activations:
+        """Activations of the model with the adapter."""
+        return super().capture(self.model_, data, sites, positions, **options)
+
+
+def with_adapter(model: LVLM, folder: str | Path) -> LVLM:
+    """A copy of ``model`` with the adapter in its blocks; both share the base's weights.
+
+    Raises :class:`~lvlm_lens.errors.ModelError` as :func:`lvlm_lens.models.adapters.attach` does.
+    """
+    read_config(folder)
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.model.parameters(), *model.model.buffers())}
+    wrapped, record = attach(copy.deepcopy(model.model, shared), folder)
+    owner = model.processor if model.processor is not None else model.tokenizer
+    made = LVLM(wrapped.get_base_model(), owner, name=f"{model.name}+{record.name}", system=model.encoder.system)
+    made.encoder.special_tokens = model.encoder.special_tokens
+    made.revision, made.warnings, made.base, made.quantized = (
+        model.revision,
+        model.warnings,
+        model.base,
+        model.quantized,
+    )
+    made.adapter = measured(made, wrapped, record)
+    return made
+
+
+def is_trained(word: str) -> bool:
+    """Whether a word on the command line is a folder of a training or of an adapter."""
+    path = Path(word).expanduser()
+    return path.is_dir() and (is_adapter(path) or (path / RECORD).is_file())
+
+
+def trained_defense(folder: str | Path) -> Defense:
+    """The defence that a folder is: that of its method (:meth:`lvlm_lens.train.Method.defense`), or :class:`Trained`."""
+    path = Path(folder).expanduser()
+    if (path / RECORD).is_file():
+        from ..train.registry import make_method
+
+        found = make_method(read_training(path).method).defense(path)
+        assert isinstance(found, Defense)
+        return found
+    return Trained(str(folder))

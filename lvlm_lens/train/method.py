@@ -1,0 +1,280 @@
+"""What a training method is: settings, rows, and two ways to take part.
+
+:class:`Method` is the whole contract: a method has a name, a source, says what is approximated in it, and
+:meth:`Method.train` turns a :class:`Job` into a folder (:mod:`.folder`).  A method that trains something of its own (a
+dual encoder, say) derives from it and calls :func:`~lvlm_lens.train.folder.finish` at its end.
+
+:class:`AdapterMethod` is the common case, an adapter on an LVLM or a language model: it says which rows it trains on
+and which trainer takes them; everything else (audits, resuming, provenance, checks after) is done once for all of them
+in :mod:`.running`.
+
+As in scikit-learn the constructor only stores; ``get_params`` gives what was stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from sklearn.base import BaseEstimator
+
+from ..data import Dataset, Sample
+from ..errors import UsageError, near_matches
+
+if TYPE_CHECKING:
+    from ..models.lvlm import LVLM
+
+Where = Literal["language", "projector", "vision", "all"]
+WHERE: tuple[Where, ...] = ("language", "projector", "vision", "all")
+"""Which part of the model an adapter sits in."""
+
+CONTROLS = ("none", "benign_refusals", "shuffled", "text_only")
+"""What the rows are turned into before training; see :mod:`.controls`."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train; the command line's options by the same names.
+
+    Attributes:
+        where: part of the model that gets the adapter.
+        blocks: only these blocks of that part, as ``8-15`` or ``3,4,-1`` (``None``: all of them).
+        rank: of LoRA; alpha is twice the rank.
+        steps: optimiser steps.
+        rate: learning rate; ``None`` for the method's own.
+        batch_size: rows a step.
+        seed: of the adapter's first values, the order of rows, and everything drawn.
+        control: see :data:`CONTROLS`.
+        save_every: steps between two checkpoints: what a kill can lose.
+        bf16: autocast to bfloat16; the adapter's weights stay float32.
+    """
+
+    where: Where = "language"
+    blocks: str | None = None
+    rank: int = 8
+    steps: int = 300
+    rate: float | None = None
+    batch_size: int = 4
+    seed: int = 0
+    control: str = "none"
+    save_every: int = 50
+    bf16: bool = False
+
+    def __post_init__(self) -> None:
+        if self.where not in WHERE:
+            raise UsageError(f"where is {self.where!r}; write one of {', '.join(WHERE)}")
+        if self.control not in CONTROLS:
+            raise UsageError(
+                f"no control {self.control!r}{near_matches(self.control, CONTROLS)}; {', '.join(CONTROLS)}"
+            )
+        for name in ("rank", "steps", "batch_size", "save_every"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}; give a whole number of at least 1")
+        if self.rate is not None and not 0 < self.rate < 1:
+            raise UsageError(f"rate is {self.rate}; give a learning rate above 0 and below 1")
+        if self.blocks is not None and self.where in ("projector", "all"):
+            raise UsageError(f"blocks are those of one stack: with --where {self.where} leave them out")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a training: a request, the reply that is trained toward, and, for preferences, the worse one.
+
+    Attributes:
+        sample: the request: words, pictures, labels.
+        reply: the assistant's turn; ``""`` for methods that draw replies themselves.
+        worse: the reply that is trained away from.
+        other: the reply under the opposite verdict, where the data say it: for the control with shuffled labels.
+        name: unique among the rows of a training; the sample's id where a sample gives one row.
+    """
+
+    sample: Sample
+    reply: str
+    worse: str | None = None
+    other: str | None = None
+    name: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is kept on disk: the words, and which sample they belong to."""
+        return {
+            "name": self.name or self.sample.id,
+            "sample": self.sample.id,
+            "text": self.sample.text,
+            "images": len(self.sample.images),
+            "labels": [self.sample.label_image, self.sample.label_text, self.sample.label_joint],
+            "reply": self.reply,
+            "worse": self.worse,
+            "other": self.other,
+        }
+
+
+Progress = Callable[[int, int, Mapping[str, float]], None]
+"""Called with (steps done, steps in all, what the trainer logged: ``loss`` ...)."""
+
+
+def _silent(done: int, total: int, logged: Mapping[str, float]) -> None:
+    del done, total, logged
+
+
+@dataclass
+class Job:
+    """One training.
+
+    Attributes:
+        model: name of the base, as :meth:`LVLM.from_pretrained` takes it.
+        data: the samples to train on (a training split: nothing here looks for one).
+        settings: how.
+        folder: where everything goes; a folder with checkpoints is continued, a finished one is read.
+        loading: further arguments of ``LVLM.from_pretrained`` (device, dtype, revision ...).
+        progress: see :data:`Progress`.
+        say: one line of text before something slow.
+        command: the command line, for the record.
+    """
+
+    model: str
+    data: Dataset
+    settings: Settings
+    folder: Path
+    loading: Mapping[str, Any] = field(default_factory=dict)
+    progress: Progress = _silent
+    say: Callable[[str], None] = field(default=lambda line: None)
+    command: Sequence[str] | None = None
+
+    def load(self) -> LVLM:
+        """A fresh copy of the base."""
+        from ..models.lvlm import LVLM
+
+        return LVLM.from_pretrained(self.model, **self.loading)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training would take, for ``--dry-run``.
+
+    Attributes:
+        rows: of the data (an upper bound where rows are drawn first); steps: of the optimiser.
+        tokens: a row, the mean of a few tried.
+        trainable, parameters: counts of numbers that learn, and of all.
+        flops: forward and backward of all steps; drawing: of replies drawn before or during it.
+        peak_bytes: weights, gradients, optimiser and activations of one step; seconds: on this device.
+        notes: what was supposed.
+    """
+
+    rows: int
+    steps: int
+    tokens: float
+    trainable: int
+    parameters: int
+    flops: float
+    drawing: float
+    peak_bytes: float
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+class Method(BaseEstimator):
+    """A training method.
+
+    Class attributes:
+        name: on the command line, a Python identifier.
+        title: as results print it; an approximation says so here.
+        source: arXiv number and what of it was read.
+        approximation: what differs from the published method or is not known of it; ``""`` where nothing.
+        rate: its own learning rate.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    source: ClassVar[str]
+    approximation: ClassVar[str] = ""
+    rate: ClassVar[float] = 2e-4
+
+    def train(self, job: Job) -> dict[str, Any]:
+        """Train into ``job.folder``, or continue there; returns what ``training.json`` holds.
+
+        Raises:
+            DataError: rows that cannot be trained on, each with its remedy (:mod:`.audits`).
+            ModelError: a model this method cannot train, an adapter that did not arrive.
+            RunFolderError: the folder belongs to another training.
+        """
+        raise NotImplementedError
+
+    def plan(self, job: Job) -> Plan:
+        """What :meth:`train` would take."""
+        raise NotImplementedError
+
+    def defense(self, folder: Path) -> Any:
+        """The defence that the trained folder is: the plain model with the adapter on, where a method needs no more."""
+        from ..defenses.trained import Trained
+
+        return Trained(str(folder))
+
+
+class AdapterMethod(Method):
+    """A method that trains a LoRA adapter in the blocks of a model.
+
+    Class attributes:
+        targets: projections that get the adapter, by their names in :class:`~lvlm_lens.models.anatomy.Family`
+            (``q``, ``k``, ``v``, ``o``, ``down``); ``None`` for every linear layer of the part.
+        sequences: sequences that a row puts through the model in a step (a preference: two).
+        in_words: pictures are said in words first (:meth:`~lvlm_lens.data.Sample.without_images`).
+        has_labels: rows hold the replies that are learnt; False where replies are drawn during training.
+    """
+
+    targets: ClassVar[tuple[str, ...] | None] = None
+    sequences: ClassVar[int] = 1
+    in_words: ClassVar[bool] = False
+    has_labels: ClassVar[bool] = True
+
+    def rows(self, model: LVLM, data: Sequence[Sample], settings: Settings) -> list[Row]:
+        """The rows, deterministic for a seed; written to the folder before training, so made once.
+
+        Raises :class:`DataError` where the data give none, naming what they lack.
+        """
+        raise NotImplementedError
+
+    def trainer(self, model: LVLM, rows: Sequence[Row], adapter: Any, arguments: Mapping[str, Any]) -> Any:
+        """A ``transformers.Trainer`` (or subclass) on ``rows``, not yet started.
+
+        Args:
+            model: the base; rows: at least one; adapter: a ``peft.LoraConfig``.
+            arguments: of ``TrainingArguments``; pass them on, and add the method's own.
+        """
+        raise NotImplementedError
+
+    def drawn(self, settings: Settings, samples: int) -> int:
+        """Replies that the model writes before or during the training, for :meth:`plan`."""
+        del settings, samples
+        return 0
+
+    def prepare(self, model: LVLM, rows: Sequence[Row], job: Job) -> None:
+        """Anything before the adapter is put on: a first stage, new tokens.  Must be resumable by itself."""
+        del model, rows, job
+
+    def adapter(self, model: LVLM, settings: Settings) -> Any:
+        """The ``peft.LoraConfig``; see :mod:`.targets`."""
+        from .targets import lora_config
+
+        return lora_config(model.anatomy, model.model, settings, self.targets)
+
+    def train(self, job: Job) -> dict[str, Any]:
+        """See :func:`lvlm_lens.train.running.train_adapter`."""
+        from .running import train_adapter
+
+        return train_adapter(self, job)
+
+    def plan(self, job: Job) -> Plan:
+        """See :func:`lvlm_lens.train.planning.plan_adapter`."""
+        from .planning import plan_adapter
+
+        return plan_adapter(self, job)
