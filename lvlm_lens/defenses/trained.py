@@ -116,7 +116,7 @@ def is_trained(word: str) -> bool:
 
 
 def trained_defense(folder: str | Path) -> Defense:
-    """The defence that a folder is: that of its method (:meth:`lvlm_lens.train.Method.defense`), or :class:`Trained`."""
+    """The defence that a folder is: its method's own (:meth:`lvlm_lens.train.Method.defense`), or the adapter alone."""
     path = Path(folder).expanduser()
     if (path / RECORD).is_file():
         from ..train.registry import make_method

@@ -92,11 +92,11 @@ def pattern(names: Sequence[str]) -> str:
     for (head, tail), numbers in branches.items():
         ends.setdefault((head, tuple(numbers)), []).append(tail)
     parts = []
-    for (head, numbers), tails in ends.items():
-        if numbers == ("",):
+    for (head, listed), tails in ends.items():
+        if listed == ("",):
             parts.append(re.escape(head))
         else:
-            parts.append(f"{re.escape(head)}({'|'.join(numbers)})({'|'.join(re.escape(tail) for tail in tails)})")
+            parts.append(f"{re.escape(head)}({'|'.join(listed)})({'|'.join(re.escape(tail) for tail in tails)})")
     return "|".join(f"({part})" for part in parts)
 
 
