@@ -34,6 +34,8 @@ _PUBLIC = {
     "Role": "locate.roles",
     "patch_grid": "causal",
     "PatchGrid": "causal",
+    "adapter_grid": "causal",
+    "AdapterGrid": "causal",
     "SASA": "defenses.sasa",
     "sasa_report": "defenses.sasa_report",
     "SweepConfig": "config",

@@ -191,3 +191,22 @@ def test_wrong_words_say_what_to_write(place, base):
     adapted = LVLM.from_pretrained(place / "base", adapter=place / "lora", check=False)
     with pytest.raises(UsageError, match="load the base without adapter="):
         adapter_grid(adapted, place / "lora", PAIRS)
+
+
+def test_the_command_takes_the_adapter_apart_and_its_page_shows_it(place, tmp_path, capsys):
+    from lvlm_lens.cli import main
+    from lvlm_lens.report import render_report
+
+    words = "".join(f'{p.clean.id},"{p.clean.text}",unsafe,{n},{p.corrupted.id}\n' for n, p in enumerate(PAIRS))
+    words += "".join(f'{p.corrupted.id},"Now: {p.clean.text}",safe,{n},{p.clean.id}\n' for n, p in enumerate(PAIRS))
+    table = tmp_path / "table.csv"
+    table.write_text("id,text,label,group,counterfactual\n" + words)
+    out = tmp_path / "out"
+    arguments = ["patch", "--model", str(place / "base"), "--dataset", str(table), "--adapter", str(place / "lora")]
+    assert main([*arguments, "--sites", "adapter", "--window", "2", "--out", str(out), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["endpoints"]["trained"] < 1e-5 and told["pairs"] == len(PAIRS) and (out / "adapter_grid.svg").is_file()
+    page = render_report(out)
+    assert "Adapter patching" in page and "from below" in page and "against plain forwards of PEFT" in page
+    assert main([*arguments[:-2], "--sites", "adapter", "--out", str(tmp_path / "other")]) != 0
+    assert "needs --adapter" in capsys.readouterr().err

@@ -49,6 +49,7 @@ SPANS = ("block", "from below", "from above", "window")
 DIRECTIONS = ("denoise", "noise")
 MANIFEST = "adapter.json"
 PERCEPTION = "perception.csv"
+CELLS = "adapter_cells.csv"
 _ENDPOINT_PAIRS = 2
 """Pairs on which both ends are held against plain forwards."""
 _MEMBERS = ("refusal", "over_refusal")  # the harmful and the harmless member of a pair
@@ -548,6 +549,7 @@ class _Folder:
         """Write what the run found, ``adapter.json`` last; the states are no longer needed."""
         for own, made in zip(self.grids, (grid.refusal, grid.over_refusal), strict=True):
             own.finish(made)
+        write_atomic(self.path / CELLS, grid.summary().to_csv(index=False))
         write_atomic(self.path / PERCEPTION, grid.perception.to_csv(index=False))
         told = {"endpoints": grid.endpoints, "record": grid.record, "units": grid.units, "meta": grid.meta}
         write_atomic(self.path / MANIFEST, json.dumps(told, indent=1))

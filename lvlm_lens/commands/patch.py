@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..config import SweepConfig
 from ..errors import DataError, UsageError
+from . import patch_adapter
 from .console import progress_bars
 from .options import add_output_options, add_run_options, config_from, say_loaded
 
@@ -20,7 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--sites",
         default="resid_post",
-        help="comma-separated: resid_post, attn_out, mlp_out, z ... (default: resid_post)",
+        help="comma-separated: resid_post, attn_out, mlp_out, z ... (default: resid_post); or adapter, adapter.attn, "
+        "adapter.mlp: the parts of --adapter, switched on and off",
     )
     add(
         "--positions",
@@ -30,11 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--metric", default="refusal_log_odds", help="refusal_log_odds, answer_logit_diff or kl")
     add("--direction", choices=("denoise", "noise", "both"), default="both", help="default: both")
     add("--per", choices=("position", "span"), default="span", help="one cell a token or one a span (default: span)")
-    add("--window", type=int, default=1, metavar="N", help="blocks patched together (default: 1)")
+    add("--window", type=int, default=1, metavar="N", help="blocks patched together (default: 1; of an adapter 5)")
     add("--pairs", type=int, metavar="N", help=f"at most N pairs (default: {SweepConfig().pairs})")
     add("--all-pairs", action="store_true", help="also pairs whose members behave alike")
     add("--exact", choices=("auto", "full"), default="auto", help="full: run every cell as a plain forward")
     add("--verify", type=int, default=4, metavar="K", help="cells compared with plain forwards (default: 4)")
+    add(
+        "--control", metavar="DIR", action="append", help="with --sites adapter: another adapter, taken apart beside it"
+    )
+    add("--roles", metavar="RUN", help="with --sites adapter: a sweep's folder, whose roles are drawn under the grid")
     add("--level", type=float, default=0.05, help="family-wise error over the grid (default: 0.05)")
     add_output_options(parser)
 
@@ -44,6 +50,8 @@ def run(options: argparse.Namespace) -> int:
     spans = options.positions
     options.positions = None  # the sweep's own setting means where probes read
     config = config_from(options)
+    if patch_adapter.is_asked(options.sites):
+        return patch_adapter.run(options, config)
     if config.out is None:
         raise UsageError("patch needs --out DIR: the grid's folder, in which a stopped run continues")
     from ..activations.loop import readable

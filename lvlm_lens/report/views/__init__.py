@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ...errors import RunFolderError
 from ..folder import ReportFolder
 from ..parts import Page
-from . import compare, evaluate, patch, reproduce, sasa, selftest, sweep
+from . import adapter, compare, evaluate, patch, reproduce, sasa, selftest, sweep
 
 VIEWS: dict[str, tuple[str, Callable[[ReportFolder], Page]]] = {
     "result.json": ("sweep or locate", sweep.page),
@@ -19,6 +19,7 @@ VIEWS: dict[str, tuple[str, Callable[[ReportFolder], Page]]] = {
     "comparison.json": ("compare", compare.page),
     "reproduced.json": ("reproduce", reproduce.page),
     "selftest.json": ("selftest", selftest.page),
+    "adapter.json": ("patch", adapter.page),
     "cells.csv": ("patch", patch.page),
 }
 """By the file that marks a finished run: its command and its view."""
