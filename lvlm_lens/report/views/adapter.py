@@ -41,7 +41,7 @@ def page(folder: ReportFolder) -> Page:
     ]  # fmt: skip
     exact = (
         f"Nothing on is the base model to {ends['base']:.1e} and all on is the trained model to {ends['trained']:.1e}, "
-        f"in the logits of {ends['prompts']} prompts against plain forwards of PEFT; they are {ends['apart']:.2g} apart."
+        f"in logits of {ends['prompts']} prompts against plain forwards of PEFT (they are {ends['apart']:.2g} apart)."
     )
     return Page(
         title="Adapter patching",
