@@ -12,7 +12,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "LVLM": "models",
+    "LVLM": "lens",
     "Positions": "models",
     "Layout": "models",
     "Sample": "data",

@@ -93,7 +93,7 @@ class SweepConfig:
 
     @property
     def loading(self) -> dict[str, Any]:
-        """How :meth:`~lvlm_lens.models.lvlm.LVLM.from_pretrained` is to load the model, the device apart."""
+        """How :meth:`~lvlm_lens.lens.LVLM.from_pretrained` is to load the model, the device apart."""
         return loading_options(asdict(self))
 
     @property

@@ -17,6 +17,7 @@ from .config import SweepConfig, parse_blocks
 from .data import Dataset, Sample
 from .data.registry import load_dataset
 from .errors import LensError, ModelError
+from .lens import LVLM
 from .locate.locating import joint_items
 from .machine import (
     Speed,
@@ -29,7 +30,6 @@ from .machine import (
 )
 from .models.anatomy import Anatomy, resolve
 from .models.loading import BACKBONES, hold_against_weights, source
-from .models.lvlm import LVLM
 from .stages.defending import sasa_work, table_work
 from .stages.drawing import drawing_work
 from .stages.inputs import best_device, in_words_only, limited

@@ -23,12 +23,12 @@ import numpy as np
 from .config import SweepConfig, parse_blocks
 from .data import Dataset, Sample
 from .errors import LensError, ModelError, RunFolderError, context
+from .lens import LVLM
 from .locate.curve import Curve
 from .locate.evidence import Evidence
 from .locate.locating import locate_roles, perceived_note
 from .locate.probe import LinearProbe
 from .locate.roles import LayerRoles
-from .models.lvlm import LVLM
 from .models.positions import Positions
 from .provenance import environment
 from .resultschema import read_result

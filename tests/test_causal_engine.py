@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
+from lvlm_lens import LVLM
 from lvlm_lens.activations.sites import Site, tap
 from lvlm_lens.causal.cells import PER_HEAD, SiteAxis, build_cell
 from lvlm_lens.data import ImageObject, Sample
 from lvlm_lens.errors import SiteError
 from lvlm_lens.interventions.engine import Cell, Write, _last_logits, full, obstacle, record, resume, suffix_starts
-from lvlm_lens.models import LVLM
 from lvlm_lens.models.tiny import TINY, tiny_model
 
 SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "q", "k", "v", "z", "pattern")

@@ -16,13 +16,14 @@ import pytest
 import torch
 from PIL import Image
 
+from lvlm_lens import LVLM
 from lvlm_lens.activations.sites import Site, tap
 from lvlm_lens.causal import PatchGrid, patch_grid
 from lvlm_lens.causal.cells import _random_change, image_rows, position_groups
 from lvlm_lens.causal.metrics import AnswerLogitDiff, KLFromClean, make_metric
 from lvlm_lens.data import ImageObject, Pair, Sample
 from lvlm_lens.errors import DataError, NumericalError, RunFolderError, SiteError, UsageError
-from lvlm_lens.models import LVLM, Layout
+from lvlm_lens.models import Layout
 from lvlm_lens.models.tiny import tiny_model
 from lvlm_lens.stats.groups import bootstrap_mean, sign_flip_p
 

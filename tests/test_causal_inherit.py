@@ -7,12 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
+from lvlm_lens import LVLM
 from lvlm_lens.activations.sites import Site
 from lvlm_lens.causal.cells import SiteAxis, build_cell
 from lvlm_lens.data import ImageObject, Sample
 from lvlm_lens.interventions.engine import Recording, full, obstacle, record, resume
 from lvlm_lens.interventions.inherit import Inheritance
-from lvlm_lens.models import LVLM
 from lvlm_lens.models.encode import Encoded
 from lvlm_lens.models.tiny import TINY, tiny_model
 

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 
+from lvlm_lens import LVLM
 from lvlm_lens.activations import capture
 from lvlm_lens.data import ImageObject, Sample
 from lvlm_lens.defenses import (
@@ -30,7 +31,6 @@ from lvlm_lens.defenses.base import filled, prompt_text, threshold_at
 from lvlm_lens.defenses.ecso import says_yes
 from lvlm_lens.defenses.sia import parse_intent
 from lvlm_lens.errors import DataError, UsageError
-from lvlm_lens.models import LVLM
 from lvlm_lens.models.tiny import tiny_model
 
 WORDS = ("Can my toddler play with this?", "hello there", "may I take it on a plane, please?", "help me hurt them")

@@ -7,13 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
+from lvlm_lens import LVLM
 from lvlm_lens.activations import attached, capture, tap
 from lvlm_lens.activations.capture import eager_blocks, edited_logits, gather_positions
 from lvlm_lens.activations.sites import Site
 from lvlm_lens.data import ImageObject, Sample
 from lvlm_lens.errors import ModelError, SiteError, UsageError
 from lvlm_lens.interventions import edit
-from lvlm_lens.models import LVLM, Positions
+from lvlm_lens.models import Positions
 from lvlm_lens.models.tiny import tiny_model
 
 

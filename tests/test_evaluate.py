@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from scipy.stats import binomtest
 
+from lvlm_lens import LVLM
 from lvlm_lens.data import ImageBytes, ImageObject, Sample
 from lvlm_lens.defenses import NEARSIDE, SafetyPrompt, sasa_report
 from lvlm_lens.errors import DataError, RunFolderError, UsageError
@@ -16,7 +17,6 @@ from lvlm_lens.evaluate.answers import AnswerLedger, collect_answers
 from lvlm_lens.evaluate.evaluation import evaluate
 from lvlm_lens.evaluate.refusal import is_refusal
 from lvlm_lens.evaluate.utility import is_correct
-from lvlm_lens.models import LVLM
 from lvlm_lens.models.tiny import tiny_model
 from lvlm_lens.plots.defenses import defense_plane
 

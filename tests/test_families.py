@@ -10,11 +10,12 @@ import torch
 import transformers
 from PIL import Image
 
+from lvlm_lens import LVLM
 from lvlm_lens.activations import capture
 from lvlm_lens.activations.check_anatomy import CheckReport, check_anatomy, check_families, family_rows, quick_check
 from lvlm_lens.data import ImageObject, Sample
 from lvlm_lens.errors import DataError, ImageLostError, ModelError
-from lvlm_lens.models import FAMILIES, LVLM, anatomy
+from lvlm_lens.models import FAMILIES, anatomy
 from lvlm_lens.models.tiny import TINY, parts, tiny_model
 
 MODELS = {}

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lvlm_lens import LVLM
 from lvlm_lens.cli import main
 from lvlm_lens.data import ImageBytes, Sample
 from lvlm_lens.data.registry import load_dataset
@@ -20,7 +21,6 @@ from lvlm_lens.evaluate.judged import judged_success, make_judge
 from lvlm_lens.locate.evidence import gather
 from lvlm_lens.locate.locating import locate_roles
 from lvlm_lens.locate.probe import LinearProbe
-from lvlm_lens.models import LVLM
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from lvlm_lens import LVLM
 from lvlm_lens.data import ImageObject, Sample
 from lvlm_lens.errors import DataError, ModelError, SiteError, UsageError
-from lvlm_lens.models import LVLM
 from lvlm_lens.models.processors import StillVideoProcessor
 from lvlm_lens.models.tiny import tiny_model
 

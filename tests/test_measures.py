@@ -9,6 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from lvlm_lens import LVLM
 from lvlm_lens.data import ImageObject, Sample
 from lvlm_lens.errors import DataError, UsageError
 from lvlm_lens.locate.consensus import change_point
@@ -22,7 +23,6 @@ from lvlm_lens.locate.probe import LinearProbe
 from lvlm_lens.locate.study import Study, measure, unembedding_of
 from lvlm_lens.locate.tuned_lens import TunedLens, chat_states, train_tuned_lens
 from lvlm_lens.locate.unembedding import Unembedding
-from lvlm_lens.models import LVLM
 from lvlm_lens.models.tiny import tiny_model
 from lvlm_lens.stages.measuring import (
     HEADLINES,

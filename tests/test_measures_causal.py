@@ -10,6 +10,7 @@ import pytest
 import torch
 from test_causal_grid import make_pairs, tiny
 
+from lvlm_lens import LVLM
 from lvlm_lens.activations import capture
 from lvlm_lens.causal import head_scan
 from lvlm_lens.causal.head_scan import scan_heads
@@ -19,7 +20,6 @@ from lvlm_lens.causal.scaled_blocks import scaled_blocks, sharpen_range
 from lvlm_lens.errors import DataError, UsageError
 from lvlm_lens.locate.check_measure import check_measure
 from lvlm_lens.locate.mean_effect import MeanEffect
-from lvlm_lens.models import LVLM
 from lvlm_lens.models.refusal_tokens import refusal_log_odds, refusal_token_ids
 from lvlm_lens.models.tiny import tiny_model
 

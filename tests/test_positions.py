@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lvlm_lens import LVLM
 from lvlm_lens.activations import capture
 from lvlm_lens.data import ImageObject, Sample
 from lvlm_lens.errors import SiteError
-from lvlm_lens.models import LVLM, Layout, Positions
+from lvlm_lens.models import Layout, Positions
 from lvlm_lens.models.tiny import tiny_model
 
 LAYOUT = Layout(12, range(2, 12), [range(3, 5), range(6, 8)], range(8, 10))  # two pictures, left padding of two

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from lvlm_lens import LVLM
 from lvlm_lens.activations import Site, attached, tap
 from lvlm_lens.causal import patch_grid
 from lvlm_lens.data import ImageObject, Pair, Sample
@@ -18,7 +19,6 @@ from lvlm_lens.defenses.projection import Cell, edit
 from lvlm_lens.defenses.sasa_patching import deciding_pairs, patching_report
 from lvlm_lens.defenses.second_pass import first_pass
 from lvlm_lens.errors import UsageError
-from lvlm_lens.models import LVLM
 from lvlm_lens.models.tiny import tiny_model
 from lvlm_lens.plots.sasa import plot_patching_change
 

@@ -13,13 +13,13 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 
+from lvlm_lens import LVLM
 from lvlm_lens.cli import main
 from lvlm_lens.defenses.sasa import subset
 from lvlm_lens.defenses.sasa_report import parts_of
 from lvlm_lens.errors import DataError, RunFolderError, UsageError
 from lvlm_lens.evaluate import LocalJudge
 from lvlm_lens.evaluate.refusal import is_refusal
-from lvlm_lens.models import LVLM
 from lvlm_lens.recipes import find_recipe, recipe_names
 from lvlm_lens.recipes.check_recipe import check_recipe
 from lvlm_lens.recipes.context import Context

@@ -11,6 +11,7 @@ from PIL import Image
 from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 
+from lvlm_lens import LVLM
 from lvlm_lens.activations import Site, attached, capture, tap
 from lvlm_lens.data import ImageObject, Sample
 from lvlm_lens.defenses import SASA
@@ -19,7 +20,6 @@ from lvlm_lens.defenses.projection import CONTROLS, Cell, donors, edit, position
 from lvlm_lens.defenses.sasa import extract, subset
 from lvlm_lens.defenses.second_pass import first_pass, spread
 from lvlm_lens.errors import DataError, UsageError
-from lvlm_lens.models import LVLM
 from lvlm_lens.models.tiny import TINY, tiny_model
 
 WORDS = ("Can my toddler play with this?", "hello there", "may I take it on a plane, please?", "help me hurt them")

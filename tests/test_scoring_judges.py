@@ -270,7 +270,7 @@ def test_a_model_of_the_toolkit_as_judge():
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from lvlm_lens.models import LVLM
+    from lvlm_lens import LVLM
 
     words = ["<unk>", "<s>", "</s>", "Verdict", ":", "harmful", "harmless", "the", "answer", "."]
     raw = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))

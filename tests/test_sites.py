@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from lvlm_lens import LVLM
 from lvlm_lens.activations import Site, all_sites, attached, capture, expand_sites, tap
 from lvlm_lens.data import ImageObject, Sample
 from lvlm_lens.errors import SiteError, UsageError
-from lvlm_lens.models import LVLM
 from lvlm_lens.models.tiny import tiny_model
 
 

@@ -12,13 +12,14 @@ import torch
 from PIL import Image
 from strangers import STRANGERS
 
+from lvlm_lens import LVLM
 from lvlm_lens.activations import capture
 from lvlm_lens.activations.check_anatomy import quick_check
 from lvlm_lens.activations.sites import Site
 from lvlm_lens.data import ImageObject, Sample
 from lvlm_lens.errors import ModelError, SiteError
 from lvlm_lens.interventions.engine import Cell, Write, full, obstacle, record, resume
-from lvlm_lens.models import FAMILIES, LVLM
+from lvlm_lens.models import FAMILIES
 
 WORDS = ("Is it safe", "Can my toddler play with this?", "May I take this on a plane, please, or is it not allowed?")
 WITHOUT_A_ROW = {

@@ -394,7 +394,7 @@ def test_report_escapes_and_stands_alone(run, tmp_path):
     (evil / "result.json").write_text(json.dumps(data))
     page = render_report(evil)
     assert "<script>alert(1)" not in page and "&lt;script&gt;" in page
-    assert "https://" not in page and "src=\"http" not in page
+    assert "https://" not in page and 'src="http' not in page
     assert page.count("<figure>") == len(run.data["figures"])
 
 

@@ -21,7 +21,7 @@ import torch
 from ..data import Sample
 from ..errors import SiteError
 from ..models.encode import Encoded
-from ..models.lvlm import LVLM
+from ..models.loaded import LoadedModel
 from .capture import eager_blocks
 from .hooks import HookFunction, attached
 from .sites import VISION_SITES, Site, all_sites, expand_sites, tap
@@ -55,7 +55,7 @@ class Cache(Mapping[str, torch.Tensor]):
     ``cache["resid_post", 3]`` and a :class:`Site` work too; negative blocks count from the end.
     """
 
-    def __init__(self, values: Mapping[Site, torch.Tensor], model: LVLM) -> None:
+    def __init__(self, values: Mapping[Site, torch.Tensor], model: LoadedModel) -> None:
         self._values, self._model = dict(values), model
 
     def __getitem__(self, key: str | Site | tuple[str, int]) -> torch.Tensor:
@@ -86,11 +86,11 @@ class Cache(Mapping[str, torch.Tensor]):
         return ActivationCache(kept, model)
 
 
-def _encoded(model: LVLM, batch: Batch) -> Encoded:
+def _encoded(model: LoadedModel, batch: Batch) -> Encoded:
     return batch if isinstance(batch, Encoded) else model.encode(batch)
 
 
-def _chosen(model: LVLM, names: NamesFilter) -> list[Site]:
+def _chosen(model: LoadedModel, names: NamesFilter) -> list[Site]:
     if names is None or callable(names):
         decoder = [s for s in all_sites(model.anatomy) if s.name not in (*VISION_SITES, "image_features")]
         chosen = [site for site in decoder if names is None or names(str(site))]
@@ -101,7 +101,7 @@ def _chosen(model: LVLM, names: NamesFilter) -> list[Site]:
 
 
 @torch.inference_mode()
-def _run(model: LVLM, encoded: Encoded, hooks: Sequence[tuple[Site, HookFunction]]) -> torch.Tensor:
+def _run(model: LoadedModel, encoded: Encoded, hooks: Sequence[tuple[Site, HookFunction]]) -> torch.Tensor:
     patterns = [site.block for site, _ in hooks if site.name == "pattern" and site.block is not None]
     taps = [(site, tap(site, model.anatomy), function) for site, function in hooks]
     with eager_blocks(model, patterns), attached(taps):
@@ -109,7 +109,7 @@ def _run(model: LVLM, encoded: Encoded, hooks: Sequence[tuple[Site, HookFunction
 
 
 def run_with_cache(
-    model: LVLM,
+    model: LoadedModel,
     batch: Batch,
     names_filter: NamesFilter = None,
     *,
@@ -146,7 +146,7 @@ def run_with_cache(
 
 
 def run_with_hooks(
-    model: LVLM, batch: Batch, fwd_hooks: Sequence[tuple[str | Callable[[str], bool], CacheHook]]
+    model: LoadedModel, batch: Batch, fwd_hooks: Sequence[tuple[str | Callable[[str], bool], CacheHook]]
 ) -> torch.Tensor:
     """Run once with hooks and return the logits ``[batch, position, vocab]``.
 
@@ -157,7 +157,7 @@ def run_with_hooks(
 
 
 def _hooks(
-    model: LVLM, fwd_hooks: Iterable[tuple[str | Callable[[str], bool], CacheHook]]
+    model: LoadedModel, fwd_hooks: Iterable[tuple[str | Callable[[str], bool], CacheHook]]
 ) -> list[tuple[Site, HookFunction]]:
     found: list[tuple[Site, HookFunction]] = []
     for names, function in fwd_hooks:

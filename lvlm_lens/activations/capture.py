@@ -19,7 +19,7 @@ import torch
 from ..data import Sample
 from ..errors import SiteError, UsageError
 from ..models.encode import Encoded
-from ..models.lvlm import LVLM
+from ..models.loaded import LoadedModel
 from ..models.positions import Positions
 from .activations import Activations
 from .features import FeatureCache
@@ -48,7 +48,7 @@ def gather_positions(encoded: Encoded, positions: Positions) -> tuple[torch.Tens
 
 
 @contextmanager
-def eager_blocks(model: LVLM, blocks: Iterable[int]) -> Iterator[None]:
+def eager_blocks(model: LoadedModel, blocks: Iterable[int]) -> Iterator[None]:
     """Use eager attention in some blocks only, so that they return their attention pattern."""
     with ExitStack() as stack:
         for block in sorted(set(blocks)):
@@ -82,7 +82,7 @@ def reader(
 
 
 def capture(
-    model: LVLM,
+    model: LoadedModel,
     data: Sequence[Sample],
     sites: str | Site | Iterable[str | Site] = "resid_post",
     positions: str | Positions = "last",
@@ -146,7 +146,7 @@ def capture(
 
 @torch.inference_mode()
 def _forward(
-    model: LVLM,
+    model: LoadedModel,
     encoded: Encoded,
     taps: list[tuple[Site, Tap]],
     edits: list[tuple[Site, Tap, HookFunction]],
@@ -172,7 +172,7 @@ def _forward(
 
 
 def assemble(
-    model: LVLM,
+    model: LoadedModel,
     data: Sequence[Sample],
     rows: dict[int, dict[Site, np.ndarray]],
     masks: dict[int, np.ndarray],
@@ -213,7 +213,7 @@ def assemble(
     return Activations(samples, spec, arrays, valid, logits, {"model": model.name})
 
 
-def edited_logits(model: LVLM, encoded: Encoded, edits: Sequence[tuple[Site, HookFunction]]) -> torch.Tensor:
+def edited_logits(model: LoadedModel, encoded: Encoded, edits: Sequence[tuple[Site, HookFunction]]) -> torch.Tensor:
     """Last-token logits float32 ``[batch, vocab]`` of one forward with edits in place."""
     if not edits:
         raise UsageError("no edits were given")

@@ -21,8 +21,9 @@ import torch
 
 from ..data import Sample
 from ..errors import DataError, LensError, NumericalError, SiteError
+from ..models.batching import batches
 from ..models.encode import Encoded
-from ..models.lvlm import LVLM, batches
+from ..models.loaded import LoadedModel
 from ..models.positions import Positions
 from .ahead import ahead
 from .capture import gather_positions
@@ -43,7 +44,7 @@ _SHARD_BYTES = 2**20
 
 
 def capture_to(
-    model: LVLM,
+    model: LoadedModel,
     data: Sequence[Sample],
     to: str | Path,
     sites: str | Site | Sequence[str | Site] = "resid_post",
@@ -103,7 +104,7 @@ class _Job:
 
     def __init__(
         self,
-        model: LVLM,
+        model: LoadedModel,
         data: Sequence[Sample],
         sites: Any,
         spec: Positions,

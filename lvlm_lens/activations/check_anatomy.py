@@ -36,7 +36,7 @@ from ..data import ImageObject, Sample
 from ..errors import DataError, ImageLostError, LensError, ModelError
 from ..models.anatomy import FAMILIES
 from ..models.encode import Encoded
-from ..models.lvlm import LVLM
+from ..models.loaded import LoadedModel
 from ..models.tiny import TINY, tiny_model
 from .hooks import HookFunction, attached
 from .sites import BLOCK_SITES, Site, all_sites, tap
@@ -85,7 +85,7 @@ class CheckReport:
 class _Battery:
     """Runs the checks on one model and collects what they say."""
 
-    def __init__(self, model: LVLM) -> None:
+    def __init__(self, model: LoadedModel) -> None:
         self.model = model
         self.flow = model.anatomy.family.flow
         self.report = CheckReport(model.anatomy.family.model_type)
@@ -441,7 +441,7 @@ def _hidden_states(output: Any) -> Any:
     return getattr(inner if inner is not None else output, "hidden_states", None)
 
 
-def check_anatomy(model: LVLM, quick: bool = False) -> CheckReport:
+def check_anatomy(model: LoadedModel, quick: bool = False) -> CheckReport:
     """Run the battery on a model; see the module's docstring.
 
     Args:
@@ -475,7 +475,7 @@ def check_anatomy(model: LVLM, quick: bool = False) -> CheckReport:
     return battery.report
 
 
-def quick_check(model: LVLM) -> None:
+def quick_check(model: LoadedModel) -> None:
     """The battery's quick part on a freshly loaded model; raises :class:`ModelError` with all that failed.
 
     Where blocks do not add up, the sites that are something else are refused and the rest of the model is not: its
@@ -510,7 +510,7 @@ def check_families(names: Iterable[str] | None = None) -> list[dict[str, Any]]:
     rows = []
     for name in TINY if names is None else names:
         try:
-            report = check_anatomy(LVLM(*tiny_model(name), name=f"tiny {name}"))
+            report = check_anatomy(LoadedModel(*tiny_model(name), name=f"tiny {name}"))
         except (LensError, ImportError, RuntimeError, ValueError, TypeError, AttributeError) as error:
             report = CheckReport(name, failed={"the model": f"{type(error).__name__}: {error}"[:300]})
         rows.append({**report.to_dict(), "family": name})

@@ -23,7 +23,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from ..data import ImageFile, Sample
 from ..models.encode import Encoded
-from ..models.lvlm import LVLM
+from ..models.loaded import LoadedModel
 
 if TYPE_CHECKING:
     from ..data.images import ImageSource
@@ -46,7 +46,7 @@ class FeatureCache:
         reason: why pixels are used instead, or ``None``.
     """
 
-    def __init__(self, model: LVLM, limit: int = _BYTES) -> None:
+    def __init__(self, model: LoadedModel, limit: int = _BYTES) -> None:
         self.model = model
         self.limit = limit
         self.computed = self.reused = 0
@@ -64,7 +64,7 @@ class FeatureCache:
             self.reason = f"the family's image path is not only features ({', '.join(sorted(closed))})"
 
     @classmethod
-    def for_capture(cls, model: LVLM, data: Sequence[Sample], sites: Iterable[Any]) -> FeatureCache | None:
+    def for_capture(cls, model: LoadedModel, data: Sequence[Sample], sites: Iterable[Any]) -> FeatureCache | None:
         """A cache where pictures recur (three rows for two pictures, at least) and no site lies before the features."""
         if any(site.name in ("vision_resid_post", "image_features") for site in sites):
             return None

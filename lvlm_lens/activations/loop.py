@@ -1,6 +1,6 @@
 """The loop over a data set that every forward-only job shares.
 
-Batches are made by :func:`~lvlm_lens.models.lvlm.batches`; a sample that cannot be encoded (a broken
+Batches are made by :func:`~lvlm_lens.models.batching.batches`; a sample that cannot be encoded (a broken
 picture, say) is handed to ``on_error`` and left out; running out of memory halves the batch and
 the work goes on.
 """
@@ -14,8 +14,9 @@ import torch
 
 from ..data import Sample
 from ..errors import DataError, LensError
+from ..models.batching import batches, halves
 from ..models.encode import Encoded
-from ..models.lvlm import LVLM, batches, halves
+from ..models.loaded import LoadedModel
 from .features import FeatureCache
 
 Progress = Callable[[int, int], None]
@@ -25,7 +26,7 @@ Result = TypeVar("Result")
 
 
 def run_batches(
-    model: LVLM,
+    model: LoadedModel,
     data: Sequence[Sample],
     work: Callable[[Encoded], Result],
     batch_size: int = 32,
@@ -73,7 +74,7 @@ def run_batches(
 
 
 def encode_readable(
-    model: LVLM, data: Sequence[Sample], batch: list[int], on_error: OnError | None
+    model: LoadedModel, data: Sequence[Sample], batch: list[int], on_error: OnError | None
 ) -> tuple[Encoded | None, list[int]]:
     """Encode a batch; with ``on_error``, find the samples that cannot be and go on without them.
 
@@ -111,7 +112,7 @@ def first_reasons(reasons: Iterable[str], most: int = 3) -> str:
 
 
 def readable(
-    model: LVLM, data: Sequence[Sample], on_error: OnError | None = None, progress: Progress | None = None
+    model: LoadedModel, data: Sequence[Sample], on_error: OnError | None = None, progress: Progress | None = None
 ) -> list[Sample]:
     """The samples that the model's processor can encode; the others go to ``on_error``, or raise without it."""
     good = []

@@ -22,7 +22,7 @@ from torch import nn
 from ..data import Sample
 from ..errors import ModelError, SiteError
 from ..models.encode import Encoded
-from ..models.lvlm import LVLM
+from ..models.loaded import LoadedModel
 from ..models.positions import Positions
 from .activations import Activations
 from .capture import assemble, eager_blocks, gather_positions, reader
@@ -32,7 +32,7 @@ from .sites import Site, Tap, expand_sites, tap
 _ORDER = ("resid_pre", "q", "k", "v", "z", "pattern", "attn_out", "resid_mid", "mlp_out", "resid_post")
 
 
-def to_transformer_lens(model: LVLM) -> Any:
+def to_transformer_lens(model: LoadedModel) -> Any:
     """A ``TransformerBridge`` on a copy of the weights; pictures go in as ``pixel_values=`` and the like.
 
     Raises :class:`ModelError` for a family that TransformerLens does not have.
@@ -56,7 +56,7 @@ def to_transformer_lens(model: LVLM) -> Any:
             ) from error
 
 
-def to_nnsight(model: LVLM, in_place: bool = False) -> Any:
+def to_nnsight(model: LoadedModel, in_place: bool = False) -> Any:
     """An ``NNsight`` around a copy of the model, or around the model itself with ``in_place``.
 
     Trace with ``model.forward_inputs(encoded)``: ``with traced.trace(**inputs): ...``.
@@ -106,7 +106,7 @@ def _plain(value: Any, tapped: Tap) -> torch.Tensor:
 
 
 def capture_with_nnsight(
-    model: LVLM,
+    model: LoadedModel,
     data: Sequence[Sample],
     sites: str | Site | Iterable[str | Site] = "resid_post",
     positions: str | Positions = "last",
@@ -128,7 +128,7 @@ def capture_with_nnsight(
     places = [(_path(model.model, found.module), found.side) for _, found in taps]
     keep_logits = logits or any(site.name == "logits" for site in wanted)
     traced = to_nnsight(model, in_place=False)
-    copied = LVLM(traced._module, model.processor or model.tokenizer, name=model.name)
+    copied = LoadedModel(traced._module, model.processor or model.tokenizer, name=model.name)
     pattern_blocks = [site.block for site, _ in taps if site.name == "pattern" and site.block is not None]
 
     def work(encoded: Encoded) -> tuple[dict[Site, np.ndarray], np.ndarray, np.ndarray | None]:

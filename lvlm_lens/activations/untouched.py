@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from ..data import Sample
-from ..models.lvlm import LVLM
+from ..models.loaded import LoadedModel
 
 
-def untouched(model: LVLM, sample: Sample) -> dict[str, Any]:
+def untouched(model: LoadedModel, sample: Sample) -> dict[str, Any]:
     """Keyword arguments of the model's forward for one sample, on its device, floats in its dtype.
 
     A checkpoint without a chat template takes the prompt that the toolkit writes for it.
@@ -38,7 +38,7 @@ def untouched(model: LVLM, sample: Sample) -> dict[str, Any]:
     return {name: _placed(value, model) for name, value in made.items()}
 
 
-def _placed(value: Any, model: LVLM) -> Any:
+def _placed(value: Any, model: LoadedModel) -> Any:
     if not isinstance(value, torch.Tensor):
         return value
     return value.to(model.device, model.dtype if value.is_floating_point() else None)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from ..data import Sample
-from ..models.lvlm import LVLM
+from ..lens import LVLM
 
 Engine = Callable[[Sequence[Sample]], np.ndarray | None]
 

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from ..data import ImageObject, Pair, Sample
-from ..models.lvlm import LVLM
+from ..lens import LVLM
 from ..models.tiny.parts import chat_template, make_tokenizer
 
 QUESTION = "Can my toddler play with this on the plane, and is it safe to take it there? Please tell me how."

@@ -35,8 +35,8 @@ from ..causal.cells import SiteAxis, build_cell
 from ..errors import UsageError
 from ..interventions.engine import Cell, Recording, record, resume
 from ..interventions.inherit import Inheritance
+from ..lens import LVLM
 from ..models.encode import Encoded
-from ..models.lvlm import LVLM
 from .llava_shape import image_pair, llava_shape
 from .measure import cost, seconds
 from .peers import PEERS, PlainHooks, TransformerLens

@@ -15,8 +15,8 @@ from typing import Any, Protocol
 import torch
 
 from ..errors import LensError
+from ..lens import LVLM
 from ..models.encode import Encoded
-from ..models.lvlm import LVLM
 
 Donors = dict[str, list[torch.Tensor]]
 

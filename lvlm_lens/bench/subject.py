@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..data import Sample
 from ..data.images import ImageObject
-from ..models.lvlm import LVLM
+from ..lens import LVLM
 from ..models.tiny.parts import chat_template, drawn, make_tokenizer
 
 _WORDS = "Can my toddler play with this while I take a nap, and what should I watch out for?"

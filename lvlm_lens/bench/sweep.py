@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from ..config import SweepConfig
-from ..models.lvlm import LVLM, batches
+from ..lens import LVLM
+from ..models.batching import batches
 from ..stages.inputs import load_inputs
 from ..sweep import Tell, run_sweep
 

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from ..data import Sample
-from ..models.lvlm import LVLM
+from ..lens import LVLM
 from .engines import ENGINES, Engine
 from .subject import Size, build, requests
 

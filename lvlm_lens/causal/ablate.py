@@ -20,8 +20,8 @@ from ..activations.sites import Site, expand_sites
 from ..data import Sample
 from ..errors import UsageError
 from ..interventions.edit import Edit, changed, mean_ablate, resample, scale
+from ..lens import LVLM
 from ..models.encode import Encoded
-from ..models.lvlm import LVLM
 from ..models.positions import Positions
 from .effects import Effects, MakeEdits, measure_edits
 from .metrics import LogitsFunction, Metric

@@ -31,7 +31,8 @@ from safetensors.torch import load_file, save_file
 
 from ..data import Pair
 from ..errors import DataError, NumericalError, RunFolderError, SiteError, UsageError, near_matches
-from ..models.lvlm import LVLM, in_batches
+from ..lens import LVLM
+from ..models.batching import in_batches
 from ..runfolder import write_atomic
 from .adapter_runs import Runs, compare_with_whole, largest, plain_logits
 from .adapter_switches import IN_BLOCK, OFF, ON, ON_BUT_RANDOM, OUTSIDE, RANDOM, Config, Switches, Unit, switchable

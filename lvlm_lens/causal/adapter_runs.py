@@ -24,8 +24,8 @@ from torch import nn
 from ..activations.features import FeatureCache
 from ..activations.hooks import attached
 from ..activations.sites import Site, tap
+from ..lens import LVLM
 from ..models.encode import Encoded
-from ..models.lvlm import LVLM
 from .adapter_switches import OFF, ON, Config, Switches
 from .metrics import Metric, numbers
 from .verification import Checked

@@ -25,9 +25,9 @@ import torch
 from torch import nn
 
 from ..errors import ModelError, UsageError
+from ..lens import LVLM
 from ..models.adapters import AdapterRecord, attach
 from ..models.anatomy import Anatomy, submodule
-from ..models.lvlm import LVLM
 
 IN_BLOCK = ("attn", "mlp", "other")
 OUTSIDE = ("vision", "projector", "rest")

@@ -26,8 +26,8 @@ from ..activations.sites import Site, Tap, tap
 from ..data import Pair
 from ..errors import DataError, SiteError, UsageError
 from ..interventions.engine import _last_logits, full, obstacle, record, resume
+from ..lens import LVLM
 from ..models.encode import Encoded
-from ..models.lvlm import LVLM
 from .cells import Group, SiteAxis, build_cell, position_groups
 from .metrics import LogitsFunction, Metric, make_metric, numbers
 

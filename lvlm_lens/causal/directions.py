@@ -17,8 +17,8 @@ from ..activations.loop import run_batches
 from ..data import Sample
 from ..errors import UsageError
 from ..interventions.edit import Edit, ablate_everywhere, ablated_weights, add, at_blocks
+from ..lens import LVLM
 from ..models.encode import Encoded
-from ..models.lvlm import LVLM
 from .effects import Effects, MakeEdits, measure_edits
 from .metrics import LogitsFunction, Metric, make_metric, numbers
 

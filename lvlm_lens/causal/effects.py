@@ -20,8 +20,8 @@ from ..activations.loop import Progress, run_batches
 from ..data import Sample
 from ..errors import NumericalError, UsageError
 from ..interventions.edit import Edit
+from ..lens import LVLM
 from ..models.encode import Encoded
-from ..models.lvlm import LVLM
 from ..stats.groups import bootstrap_mean
 from ..stats.maxt import max_t
 from .metrics import LogitsFunction, Metric, make_metric, numbers

@@ -27,9 +27,9 @@ from ..activations.loop import run_batches
 from ..activations.sites import Site, tap
 from ..data import Sample
 from ..interventions.edit import scale
+from ..lens import LVLM
 from ..locate.head_attribution import ships_kl
 from ..models.encode import Encoded
-from ..models.lvlm import LVLM
 
 _TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}
 """Largest difference of logits, relative to the largest logit; 5e-2 in half precision."""

@@ -15,8 +15,8 @@ from ..activations.features import FeatureCache
 from ..activations.loop import Progress
 from ..data import Sample
 from ..interventions.edit import Edit, knockout, window
+from ..lens import LVLM
 from ..models.encode import Encoded
-from ..models.lvlm import LVLM
 from .effects import Effects, measure_edits
 from .metrics import AnswerProbability, LogitsFunction, Metric
 

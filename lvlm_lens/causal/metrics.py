@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from ..errors import UsageError, near_matches
-from ..models.lvlm import LVLM
+from ..lens import LVLM
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
 
 LogitsFunction = Callable[[torch.Tensor], torch.Tensor]

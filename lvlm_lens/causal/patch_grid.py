@@ -24,8 +24,8 @@ from ..data import Pair
 from ..errors import DataError, NumericalError, UsageError
 from ..interventions.engine import UNRESUMABLE, Cell, Recording, full, obstacle, record, resume
 from ..interventions.inherit import Inheritance
+from ..lens import LVLM
 from ..models.encode import Encoded
-from ..models.lvlm import LVLM
 from ..models.positions import Layout, Positions
 from ..stats.maxt import attainable
 from .cells import Group, SiteAxis, build_cell, position_groups, site_axis

@@ -29,8 +29,8 @@ from ..activations.loop import run_batches
 from ..data import Sample
 from ..errors import DataError
 from ..interventions.edit import Edit, ablate_everywhere, add, at_blocks
+from ..lens import LVLM
 from ..models.encode import Encoded
-from ..models.lvlm import LVLM
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
 from .directions import random_like
 

@@ -24,8 +24,8 @@ import numpy as np
 import torch
 
 from ..interventions.engine import Cell, Recording, full, resume
+from ..lens import LVLM
 from ..models.encode import Encoded
-from ..models.lvlm import LVLM
 from .grid import TOLD
 from .metrics import Metric, numbers
 

@@ -2,7 +2,7 @@
 
 A :class:`Defense` follows scikit-learn: its constructor only stores, ``fit(model, data)`` validates and learns
 (nothing, where no training data is needed), ``guard(model)`` gives a :class:`Guarded` model with the same
-``generate(samples)`` as :class:`~lvlm_lens.models.LVLM` and a measured cost.  A :class:`Detector` scores
+``generate(samples)`` as :class:`~lvlm_lens.LVLM` and a measured cost.  A :class:`Detector` scores
 prompts before generation; its guard refuses those above the threshold and leaves the others' answers
 untouched.  Guards stack: ``guard`` takes a model or a guarded model, and :class:`Stack` does it for a list.
 
@@ -26,7 +26,7 @@ from ..data import Sample
 from ..errors import DataError, LensError, UsageError
 from ..evaluate.cost import Cost, metered
 from ..evaluate.rates import groups_of as group_names
-from ..models.lvlm import LVLM
+from ..lens import LVLM
 
 PROMPTS = Path(__file__).parent / "prompts"
 

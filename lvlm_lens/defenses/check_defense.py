@@ -14,7 +14,7 @@ from sklearn.base import clone
 
 from ..data import Sample
 from ..errors import DataError, LensError
-from ..models.lvlm import LVLM
+from ..lens import LVLM
 from .base import NEEDS, Defense, Detector
 
 

@@ -17,7 +17,7 @@ import torch
 
 from ..data import Sample
 from ..errors import UsageError
-from ..models.lvlm import in_batches
+from ..models.batching import in_batches
 from .base import Defense, Guarded, filled, prompt_text
 
 

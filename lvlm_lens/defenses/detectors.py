@@ -14,8 +14,8 @@ import numpy as np
 from ..activations import Site, capture
 from ..data import Sample
 from ..errors import DataError, UsageError
+from ..lens import LVLM
 from ..locate.statistics import auroc, group_folds
-from ..models.lvlm import LVLM
 from .base import Detector, groups_of, labelled
 from .probe import LogisticProbe
 from .sasa import extract, out_of_fold

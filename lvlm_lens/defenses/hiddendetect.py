@@ -15,7 +15,7 @@ import torch
 
 from ..activations import capture
 from ..data import Sample
-from ..models.lvlm import LVLM
+from ..lens import LVLM
 from ..models.refusal_tokens import refusal_token_ids
 from .base import Detector, labelled
 

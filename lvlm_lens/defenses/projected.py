@@ -17,8 +17,8 @@ import torch
 
 from ..activations import Site, attached, tap
 from ..errors import UsageError
+from ..lens import LVLM
 from ..models.encode import Encoded
-from ..models.lvlm import LVLM
 from .projection import Cell, edit
 from .second_pass import first_pass
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..errors import UsageError, near_matches
-from ..models.lvlm import LVLM
+from ..lens import LVLM
 from .base import Defense
 from .coca import CoCA
 from .detectors import NEARSIDE, FirstTokenProbe, RefusalDirection, SafetyHeads, VLMGuard

@@ -30,8 +30,9 @@ import torch
 from ..activations import Activations, Site, capture
 from ..data import Sample
 from ..errors import DataError, ModelError, UsageError
+from ..lens import LVLM
 from ..locate.statistics import auroc, group_folds
-from ..models.lvlm import LVLM, batches, in_batches
+from ..models.batching import batches, in_batches
 from .base import Detector, groups_of, labelled
 from .probe import LogisticProbe
 from .projection import Cell, Edit, edit

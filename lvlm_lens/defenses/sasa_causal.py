@@ -16,8 +16,9 @@ import numpy as np
 import torch
 
 from ..data import Sample
+from ..lens import LVLM
 from ..locate.statistics import Resampling, auroc, interval, weighted_auroc, weighted_mean
-from ..models.lvlm import LVLM, in_batches
+from ..models.batching import in_batches
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
 from .base import groups_of
 from .projection import Cell, edit

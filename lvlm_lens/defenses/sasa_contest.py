@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..models.lvlm import LVLM
+from ..lens import LVLM
 from .contest import MARGIN, decide, enter, repeated_splits
 from .projection import Cell
 from .sasa import Extracted, extract, usable

@@ -16,7 +16,8 @@ import numpy as np
 from ..causal import PatchGrid, patch_grid
 from ..data import Dataset, Pair, Sample
 from ..errors import UsageError
-from ..models.lvlm import LVLM, in_batches
+from ..lens import LVLM
+from ..models.batching import in_batches
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
 from ..stats.groups import bootstrap_mean
 from .projected import projected

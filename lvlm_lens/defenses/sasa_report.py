@@ -23,8 +23,8 @@ from ..data import Dataset, Sample
 from ..errors import DataError, UsageError
 from ..evaluate.cost import Cost, metered
 from ..evaluate.rates import rate
+from ..lens import LVLM
 from ..locate.statistics import Resampling, group_folds
-from ..models.lvlm import LVLM
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
 from ..stats.maxt import attainable
 from .base import groups_of, threshold_at

@@ -24,8 +24,8 @@ import torch
 
 from ..activations import Site, attached, tap
 from ..errors import ModelError, NumericalError, SiteError
+from ..lens import LVLM
 from ..models.encode import Encoded
-from ..models.lvlm import LVLM
 
 TOLERANCE = 1e-3
 """Largest allowed difference of logits, relative to their spread, for a resumed pass to count as exact."""

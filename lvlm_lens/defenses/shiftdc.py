@@ -18,7 +18,8 @@ import torch
 from ..activations import Activations, Site, attached, capture, tap
 from ..data import Sample
 from ..errors import DataError, UsageError
-from ..models.lvlm import LVLM, batches, in_batches
+from ..lens import LVLM
+from ..models.batching import batches, in_batches
 from .base import Defense, Guarded, labelled, prompt_text
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from ..activations import Activations, capture
 from ..data import Sample
 from ..errors import DataError, UsageError
-from ..models.lvlm import LVLM
+from ..lens import LVLM
 from .base import Defense, Guarded, filled, labelled, prompt_text
 
 CHOICES = ("random", "category", "nearest")

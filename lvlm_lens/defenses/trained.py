@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 from ..activations import Activations
 from ..data import Sample
 from ..errors import UsageError
+from ..lens import LVLM
 from ..models.adapters import attach, is_adapter, measured, read_config
-from ..models.lvlm import LVLM
 from ..train.folder import RECORD, read_training
 from .base import Defense, Guarded
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ..models.lvlm import LVLM
+from ..lens import LVLM
 
 
 @dataclass

@@ -24,8 +24,8 @@ from ..activations.loop import readable
 from ..data import Sample
 from ..errors import DataError, UsageError
 from ..inference import false_discovery
+from ..lens import LVLM
 from ..locate.statistics import Resampling, group_folds, interval, weighted_auprc, weighted_auroc, weighted_tpr_at_fpr
-from ..models.lvlm import LVLM
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
 from ..stats.groups import paired_test
 from .answers import Answer, AnswerLedger, collect_answers
@@ -458,7 +458,7 @@ def _first_token(
     batch_size: int,
 ) -> dict[str, Any]:
     """Refusal of the undefended model told by first-token log-odds above 0, and its agreement with the answers."""
-    from ..models.lvlm import in_batches
+    from ..models.batching import in_batches
 
     try:
         tokens = refusal_token_ids(model)

@@ -19,11 +19,11 @@ import torch
 from ..activations import Activations
 from ..data import Sample
 from ..errors import LensError
+from ..lens import LVLM
 from ..locate.curve import Curve
 from ..locate.evidence import Evidence, gather
 from ..locate.locating import ROLE_NAMES, Located, locate_roles
 from ..locate.probe import LinearProbe
-from ..models.lvlm import LVLM
 from ..models.refusal_tokens import refusal_log_odds
 
 

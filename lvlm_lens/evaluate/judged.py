@@ -16,7 +16,7 @@ from typing import Any
 
 from ..data import Sample
 from ..errors import UsageError
-from ..models.lvlm import LVLM
+from ..lens import LVLM
 from .answers import Answer, AnswerLedger
 from .judges import EndpointJudge, LocalJudge, TextModel, judge_answers
 from .rates import groups_of, rate

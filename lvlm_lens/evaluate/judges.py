@@ -29,7 +29,7 @@ from .rubrics import Rubric, load_rubric
 from .thinking import split_thinking
 
 if TYPE_CHECKING:
-    from ..models.lvlm import LVLM
+    from ..lens import LVLM
 
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 _AGAIN = (408, 409, 425, 429, 500, 502, 503, 504)

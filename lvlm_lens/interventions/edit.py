@@ -24,7 +24,7 @@ from ..activations.sites import Site
 from ..errors import ModelError, SiteError, UsageError
 from ..models.anatomy import submodule
 from ..models.encode import Encoded
-from ..models.lvlm import LVLM
+from ..models.loaded import LoadedModel
 from ..models.positions import Positions
 
 Edit = tuple[Site, HookFunction]
@@ -156,7 +156,7 @@ def window(centre: int, width: int, n_blocks: int) -> range:
     return range(max(0, first), min(n_blocks, first + width))
 
 
-def ablate_everywhere(model: LVLM, direction: torch.Tensor) -> list[Edit]:
+def ablate_everywhere(model: LoadedModel, direction: torch.Tensor) -> list[Edit]:
     """Take a direction out of every block's input and of everything that attention and MLP write.
 
     The activation form of directional ablation (arXiv 2406.11717), at all positions.
@@ -198,7 +198,7 @@ def knockout(
 # -- weights -----------------------------------------------------------------------------------
 
 
-def _writers(model: LVLM) -> list[tuple[nn.Module, bool]]:
+def _writers(model: LoadedModel) -> list[tuple[nn.Module, bool]]:
     """Modules that write the residual, each with whether its weight's rows (an embedding) are the vectors."""
     row = model.anatomy.family
     if row.attn_post_norm or row.mlp_post_norm:
@@ -223,7 +223,7 @@ def _writers(model: LVLM) -> list[tuple[nn.Module, bool]]:
 
 @contextmanager
 @torch.no_grad()
-def ablated_weights(model: LVLM, direction: torch.Tensor) -> Iterator[None]:
+def ablated_weights(model: LoadedModel, direction: torch.Tensor) -> Iterator[None]:
     """Inside the block, no weight can write the direction: ``W - r^ r^' W`` (arXiv 2406.11717).
 
     Embedding, attention output, MLP output and projector are changed in place and restored on

@@ -37,7 +37,7 @@ from ..activations.hooks import HookFunction, attached
 from ..activations.sites import Site, Tap, tap
 from ..errors import NumericalError, SiteError
 from ..models.encode import Encoded
-from ..models.lvlm import LVLM
+from ..models.loaded import LoadedModel
 
 UNRESUMABLE = {
     "linear": "some blocks keep a recurrent state instead of keys and values",
@@ -155,7 +155,7 @@ def _first(output: Any) -> torch.Tensor:
 
 @torch.inference_mode()
 def record(
-    model: LVLM,
+    model: LoadedModel,
     encoded: Encoded,
     sites: Sequence[Site] = (),
     columns: Sequence[Sequence[int]] | None = None,
@@ -223,7 +223,7 @@ def record(
     return rec
 
 
-def _last_logits(model: LVLM, encoded: Encoded, cache: DynamicCache | None = None) -> torch.Tensor:
+def _last_logits(model: LoadedModel, encoded: Encoded, cache: DynamicCache | None = None) -> torch.Tensor:
     """Float32 ``[R, vocab]`` at the last attended token of each row."""
     inputs = {**model.forward_inputs(encoded), "past_key_values": cache, "use_cache": cache is not None}
     # blocks that share keys drop all but the last token when told that only it is unembedded
@@ -236,7 +236,7 @@ def _last_logits(model: LVLM, encoded: Encoded, cache: DynamicCache | None = Non
 # -- 2. what a cell can change -------------------------------------------------------------------
 
 
-def obstacle(model: LVLM, rec: Recording) -> str | None:
+def obstacle(model: LoadedModel, rec: Recording) -> str | None:
     """Why cells of this recording cannot be resumed exactly, or ``None`` where they can."""
     row = model.anatomy.family
     for flow, reason in UNRESUMABLE.items():
@@ -292,7 +292,7 @@ def _is_mask(call: dict[str, Any]) -> bool:
 
 @torch.inference_mode()
 def resume(
-    model: LVLM, rec: Recording, cells: Sequence[Cell], max_tokens: int = 16384
+    model: LoadedModel, rec: Recording, cells: Sequence[Cell], max_tokens: int = 16384
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     """Yield ``(numbers of cells, logits float32 [cells, vocab])``, every cell once, in any order.
 
@@ -330,7 +330,7 @@ def _groups(rec: Recording, cells: Sequence[Cell]) -> dict[tuple[int, int], list
     return groups
 
 
-def _wave(model: LVLM, rec: Recording, cells: Sequence[Cell], start: int, end: int) -> torch.Tensor:
+def _wave(model: LoadedModel, rec: Recording, cells: Sequence[Cell], start: int, end: int) -> torch.Tensor:
     """Logits ``[n, vocab]`` of cells, sorted by entry, that share the suffix ``start .. end``."""
     span, n_blocks = end - start, model.n_blocks
     hidden = rec.pre[0].new_empty(0, span, rec.pre[0].shape[-1])  # [joined, S, d]
@@ -364,7 +364,7 @@ def _enter(rec: Recording, cells: Sequence[Cell], block: int, start: int, end: i
 
 
 def _run_block(
-    model: LVLM, rec: Recording, cells: Sequence[Cell], hidden: torch.Tensor, block: int, start: int, end: int
+    model: LoadedModel, rec: Recording, cells: Sequence[Cell], hidden: torch.Tensor, block: int, start: int, end: int
 ) -> torch.Tensor:
     """One block over the suffixes of all joined cells: ``[n, S, d]`` in and out."""
     n, span, width = hidden.shape
@@ -420,7 +420,7 @@ def _run_block(
 
 
 @contextmanager
-def _mlp_at(model: LVLM, block: int, columns: list[int]) -> Iterator[None]:
+def _mlp_at(model: LoadedModel, block: int, columns: list[int]) -> Iterator[None]:
     """Let a block's MLP see some columns only; in the last block nothing but the last token of a suffix is read."""
     mlp = getattr(model.anatomy.blocks[block], model.anatomy.family.mlp, None)
     if mlp is None or isinstance(mlp, nn.Linear):  # a family that has its MLP's layers in the block itself
@@ -503,7 +503,7 @@ _Placed = tuple[int, Write, int]
 """Offset from a column to its row in the flattened batch, the write, and the number of its cell."""
 
 
-def _writing(model: LVLM, writes: Sequence[_Placed], values_of: Callable[[int], torch.Tensor]) -> Any:
+def _writing(model: LoadedModel, writes: Sequence[_Placed], values_of: Callable[[int], torch.Tensor]) -> Any:
     """Hooks that put every write in place inside the blocks that run."""
     by_site: dict[Site, list[_Placed]] = {}
     for placed in writes:
@@ -548,7 +548,7 @@ def _gathered(pattern: torch.Tensor, values: torch.Tensor, head: int | None) -> 
 
 
 @torch.inference_mode()
-def full(model: LVLM, encoded: Encoded, cells: Sequence[Cell]) -> torch.Tensor:
+def full(model: LoadedModel, encoded: Encoded, cells: Sequence[Cell]) -> torch.Tensor:
     """Logits float32 ``[cells, vocab]`` by plain forwards with hooks: the definition that :func:`resume` must meet.
 
     One forward takes at most one cell of each row.

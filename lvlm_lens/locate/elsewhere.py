@@ -17,8 +17,9 @@ from ..activations.hooks import attached
 from ..activations.sites import Site, tap
 from ..data import Sample
 from ..errors import DataError
+from ..lens import LVLM
+from ..models.batching import batches
 from ..models.encode import Encoded
-from ..models.lvlm import LVLM, batches
 from ..models.positions import Layout, Positions
 from ..models.refusal_tokens import refusal_log_odds
 

@@ -24,8 +24,8 @@ from ..activations.loop import OnError, Progress, run_batches
 from ..activations.sites import Site, tap
 from ..data import Sample
 from ..errors import NumericalError
+from ..lens import LVLM
 from ..models.encode import Encoded
-from ..models.lvlm import LVLM
 from ..models.positions import Positions
 from ..models.refusal_tokens import refusal_log_odds, refusal_sums, refusal_token_ids
 

@@ -23,7 +23,7 @@ import numpy as np
 from ..activations.capture import capture
 from ..data import Sample
 from ..errors import DataError, ModelError, UsageError
-from ..models.lvlm import LVLM
+from ..lens import LVLM
 from ..models.positions import Positions
 from ..models.quantized import dense, float_dtype
 from ..models.weights import offloaded, standalone

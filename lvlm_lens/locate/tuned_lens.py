@@ -28,7 +28,8 @@ from ..activations.hooks import attached
 from ..activations.sites import Site, tap
 from ..data import Sample
 from ..errors import DataError
-from ..models.lvlm import LVLM, batches
+from ..lens import LVLM
+from ..models.batching import batches
 from ..models.refusal_tokens import refusal_log_odds
 from .curve import curve_from_draws
 from .statistics import Resampling, permute_labels, weighted_auroc, weighted_mean

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from ..data import Sample
 from ..errors import DataError
-from ..models.lvlm import LVLM
+from ..lens import LVLM
 
 _WORD = re.compile(r"[^\W\d_]{3,}")
 

@@ -2,7 +2,7 @@
 
 from .anatomy import FAMILIES, Anatomy, Family, resolve
 from .encode import Encoded, Encoder
-from .lvlm import LVLM
+from .loaded import LoadedModel
 from .positions import Layout, Positions
 
-__all__ = ["FAMILIES", "LVLM", "Anatomy", "Encoded", "Encoder", "Family", "Layout", "Positions", "resolve"]
+__all__ = ["FAMILIES", "Anatomy", "Encoded", "Encoder", "Family", "Layout", "LoadedModel", "Positions", "resolve"]

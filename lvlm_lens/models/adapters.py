@@ -17,15 +17,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from ..errors import ModelError
 from .extras import needs
-
-if TYPE_CHECKING:
-    from .lvlm import LVLM
+from .runnable import Runnable
 
 CONFIG = "adapter_config.json"
 _WEIGHTS = "adapter_model.safetensors"
@@ -182,7 +180,7 @@ def switched_off(wrapped: Any) -> Iterator[None]:
         head.merge()
 
 
-def measured(model: LVLM, wrapped: Any, record: AdapterRecord) -> AdapterRecord:
+def measured(model: Runnable, wrapped: Any, record: AdapterRecord) -> AdapterRecord:
     """The record with the largest difference of logits that the adapter makes on a few prompts.
 
     Raises :class:`ModelError` where it makes none: an adapter without effect is one that did not arrive, or was never

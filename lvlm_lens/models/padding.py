@@ -22,7 +22,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,10 +31,8 @@ from torch import nn
 
 from ..data import ImageObject, Sample
 from ..errors import ModelError
-
-if TYPE_CHECKING:
-    from .encode import Encoded
-    from .lvlm import LVLM
+from .encode import Encoded
+from .runnable import Runnable
 
 _WORDS = ("Is it safe", "Can my toddler play with this, or is there something in it that I should know of?")
 _LOGITS = {torch.float32: 2e-4, torch.float64: 1e-8}
@@ -60,7 +58,7 @@ def _nothing(mask: torch.Tensor) -> dict[str, torch.Tensor]:
 class Padding:
     """The proofs of one model, made when first needed and kept."""
 
-    def __init__(self, lvlm: LVLM) -> None:
+    def __init__(self, lvlm: Runnable) -> None:
         self.lvlm = lvlm
         self.proofs: dict[tuple[bool, str], Added] = {}
         self._proving = False

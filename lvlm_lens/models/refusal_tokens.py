@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 
 from ..errors import UsageError
-from .lvlm import LVLM
+from .loaded import LoadedModel
 
 OPENINGS = (
     "Sorry, I cannot help",
@@ -29,7 +29,7 @@ OPENINGS = (
 """Openings of refusals.  ``I`` and ``As`` also begin other answers, as in the published sets."""
 
 
-def refusal_token_ids(model: LVLM, openings: Sequence[str] = OPENINGS) -> list[int]:
+def refusal_token_ids(model: LoadedModel, openings: Sequence[str] = OPENINGS) -> list[int]:
     """Sorted token ids that begin a refusal; raises :class:`UsageError` when there is none."""
     tokenizer = model.tokenizer
     found = set()

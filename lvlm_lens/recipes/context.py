@@ -23,7 +23,7 @@ from ..defenses.sasa import subset
 from ..errors import DataError, UsageError
 from ..evaluate.answers import Answering, AnswerLedger, collect_answers
 from ..evaluate.judges import EndpointJudge, TextModel
-from ..models.lvlm import LVLM
+from ..lens import LVLM
 
 if TYPE_CHECKING:
     from .recipe import Recipe

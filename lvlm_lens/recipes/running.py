@@ -19,7 +19,7 @@ from ..data.cards import DatasetCard
 from ..data.registry import DATA_ROOT, card, root_of
 from ..errors import DataError, LensError
 from ..evaluate.judges import EndpointJudge, LocalJudge, TextModel
-from ..models.lvlm import LVLM
+from ..lens import LVLM
 from ..plots.comparison import plot_comparison
 from ..plots.theme import save_figure
 from ..provenance import environment

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..models import LVLM
+from ..lens import LVLM
 from .items import (
     FILLERS,
     GRID,

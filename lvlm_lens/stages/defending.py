@@ -13,8 +13,8 @@ from ..defenses.sasa_map import CONTROL_NAMES
 from ..defenses.sasa_report import SASAReport, sasa_report
 from ..errors import DataError, ModelError, RunFolderError, UsageError
 from ..evaluate.evaluation import EvaluationResult, evaluate
+from ..lens import LVLM
 from ..locate.roles import LayerRoles
-from ..models.lvlm import LVLM
 from ..runfolder import RunFolder
 from .work import Work, batches_of
 

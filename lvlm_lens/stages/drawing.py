@@ -11,10 +11,10 @@ from ..causal import PatchGrid
 from ..data import Dataset
 from ..defenses.sasa_report import SASAReport
 from ..evaluate.evaluation import EvaluationResult
+from ..lens import LVLM
 from ..locate.curve import Curve
 from ..locate.evidence import Evidence
 from ..locate.locating import Located, harm_labels, perceived_note
-from ..models.lvlm import LVLM
 from .measuring import HEADLINES, Findings
 from .work import Work
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from ..data import Sample
 from ..errors import LensError
+from ..lens import LVLM
 from ..locate.evidence import Evidence
 from ..locate.locating import Located, harm_labels
-from ..models.lvlm import LVLM
 from ..plots.strip import aligned_planes
 
 SCHEMA = "lvlm-lens/explore/1"

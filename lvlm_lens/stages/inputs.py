@@ -13,8 +13,8 @@ from ..data import Dataset, Sample
 from ..data.dataset import Problem
 from ..data.registry import load_dataset
 from ..errors import DataError, LensError, context
+from ..lens import LVLM
 from ..locate.locating import harm_labels
-from ..models.lvlm import LVLM
 from ..provenance import dataset_hash
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from ..causal.measures import ITEMS
 from ..causal.measures import MEASURES as EDITING
 from ..errors import DataError, LensError, UsageError, near_matches
+from ..lens import LVLM
 from ..locate.consensus import ConsensusRole, consensus_role
 from ..locate.curve import Curve
 from ..locate.draws import load_measured, save_curves, save_measured
@@ -26,7 +27,6 @@ from ..locate.roles import Role, find_role
 from ..locate.study import COSTS, Measured, MeasureSpec, Study, measure, unembedding_of
 from ..locate.tuned_lens import CHATS
 from ..locate.unembedding import Unembedding
-from ..models.lvlm import LVLM
 from ..selftest import standing
 from .robustness import MOST, robustness_stage
 from .work import Work

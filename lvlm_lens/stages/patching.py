@@ -18,8 +18,8 @@ from ..causal.cells import position_groups
 from ..causal.nulls import NULLS
 from ..data import Dataset, Pair
 from ..errors import DataError
+from ..lens import LVLM
 from ..locate.evidence import Evidence
-from ..models.lvlm import LVLM
 from .work import Work
 
 FEWEST = 8

@@ -11,11 +11,11 @@ from ..activations.loop import Progress, first_reasons
 from ..config import SweepConfig, parse_blocks
 from ..data import Dataset, Sample
 from ..errors import DataError, LensError
+from ..lens import LVLM
 from ..locate.evidence import Evidence, gather
 from ..locate.locating import group_names, harm_labels, quadrant_table
 from ..locate.probe import LinearProbe
 from ..models.loading import BACKBONES
-from ..models.lvlm import LVLM
 from .work import Work
 
 SHARD = 128

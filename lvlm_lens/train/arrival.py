@@ -13,7 +13,7 @@ import torch
 
 from ..data import Dataset
 from ..errors import ModelError
-from ..models.lvlm import LVLM
+from ..lens import LVLM
 from .method import Job
 
 if TYPE_CHECKING:

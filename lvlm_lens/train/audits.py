@@ -27,7 +27,7 @@ from .records import asked
 from .targets import part_prefixes, seat_table, sitting
 
 if TYPE_CHECKING:
-    from ..models.lvlm import LVLM
+    from ..lens import LVLM
 
 LOOKED_AT = 256
 """Rows that are put through the trainer's collator, spread over all."""

@@ -24,7 +24,7 @@ from ..data import Dataset, Sample
 from ..errors import UsageError, near_matches
 
 if TYPE_CHECKING:
-    from ..models.lvlm import LVLM
+    from ..lens import LVLM
 
 Where = Literal["language", "projector", "vision", "all"]
 WHERE: tuple[Where, ...] = ("language", "projector", "vision", "all")
@@ -148,7 +148,7 @@ class Job:
 
     def load(self) -> LVLM:
         """A fresh copy of the base."""
-        from ..models.lvlm import LVLM
+        from ..lens import LVLM
 
         return LVLM.from_pretrained(self.model, **self.loading)
 

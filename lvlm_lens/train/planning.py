@@ -18,7 +18,7 @@ from .running import readable_samples
 from .targets import chosen_layers
 
 if TYPE_CHECKING:
-    from ..models.lvlm import LVLM
+    from ..lens import LVLM
 
 _TRIED = 8
 REPLY_TOKENS = 24
@@ -28,7 +28,7 @@ REPLY_TOKENS = 24
 def plan_adapter(method: AdapterMethod, job: Job) -> Plan:
     """:meth:`AdapterMethod.plan`; rows that the model itself would write are not made, requests are counted."""
     from ..estimate import empty_model
-    from ..models.lvlm import LVLM
+    from ..lens import LVLM
 
     empty, owner = empty_model(job.model, job.loading.get("revision"))
     base = LVLM(empty, owner)

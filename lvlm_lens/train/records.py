@@ -14,7 +14,7 @@ from ..data import Sample
 from .method import Row
 
 if TYPE_CHECKING:
-    from ..models.lvlm import LVLM
+    from ..lens import LVLM
 
 
 def _said(role: str, text: str) -> list[dict[str, str]]:

@@ -37,7 +37,7 @@ from .method import AdapterMethod, Job, Method, Row, Settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ..models.lvlm import LVLM
+    from ..lens import LVLM
 
 
 def train(

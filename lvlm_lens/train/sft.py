@@ -16,7 +16,7 @@ from .records import dataset_of, supervised
 from .replies import other_reply
 
 if TYPE_CHECKING:
-    from ..models.lvlm import LVLM
+    from ..lens import LVLM
 
 
 class SFT(AdapterMethod):

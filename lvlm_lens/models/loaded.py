@@ -1,36 +1,33 @@
-"""``LVLM``: a loaded vision-language model (or a text-only backbone) with its processor.
+"""``LoadedModel``: a loaded vision-language model (or a text-only backbone) with its processor.
 
 It loads what transformers loads, encodes samples with the checkpoint's own template and
-processor, runs them, and generates.  Nothing is wrapped or replaced: ``lvlm.model`` is the plain
-Hugging Face module, and every reading and writing of activations is done by hooks on it.
+processor, runs them, and generates.  Nothing is wrapped or replaced: ``.model`` is the plain
+Hugging Face module, and every reading and writing of activations is done by hooks on it.  What users hold is
+:class:`lvlm_lens.LVLM`, which adds the reading of activations.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import Any, Self
 
 import torch
 
 from ..data import Sample
-from ..errors import ImageLostError, NumericalError, UsageError
+from ..errors import ImageLostError
 from .adapters import AdapterRecord, measured
 from .anatomy import Anatomy, resolve
+from .batching import in_batches
 from .encode import Encoded, Encoder
 from .loading import load_checkpoint
 from .padding import Padding
 from .weights import execution_device, quantization, weights_hash
 
-if TYPE_CHECKING:
-    from ..activations.activations import Activations
-    from ..activations.store import ActivationStore
-Result = TypeVar("Result")
 
-
-class LVLM:
+class LoadedModel:
     """A vision-language model, or its language-only backbone, ready to be looked into.
 
     Args:
@@ -86,20 +83,19 @@ class LVLM:
         adapter: str | Path | None = None,
         quantize: str | None = None,
         check: bool = True,
-    ) -> LVLM:
+    ) -> Self:
         """Load an embedded model (``mini``), a checkpoint folder, a hub id or a GGUF file.
 
         ``AutoModelForImageTextToText`` is used where the configuration belongs to it, else
         ``AutoModelForCausalLM``; see :func:`~lvlm_lens.models.loading.load_checkpoint`.  With
-        ``HF_HUB_OFFLINE=1`` nothing touches the network.  With ``check`` a few short forwards prove that its
-        parts are where the table says (:func:`~lvlm_lens.activations.check_anatomy.quick_check`).
+        ``HF_HUB_OFFLINE=1`` nothing touches the network.  With ``check`` the model is held to :meth:`check`.
 
         ``adapter`` is a folder that PEFT wrote; its largest effect on the logits of a few prompts is measured, and
         must not be zero.  ``quantize`` is ``4bit`` or ``8bit`` (bitsandbytes).
 
         Raises:
             ModelError: unknown name (with near matches), broken folder, weights that are missing, an adapter that
-                did not arrive or changes nothing, a family whose parts cannot be found, or one that fails its checks.
+                did not arrive or changes nothing, a family whose parts cannot be found, or one that fails its check.
         """
         found = load_checkpoint(
             name,
@@ -120,13 +116,14 @@ class LVLM:
             loaded.name = f"{found.name}+{record.name}"
             loaded.adapter = measured(loaded, wrapped, record)
         if check:
-            from ..activations.check_anatomy import quick_check  # the room above; it proves this one's table
-
-            quick_check(loaded)
+            loaded.check()
         return loaded
 
+    def check(self) -> None:
+        """Prove that what was loaded is what the table of families says; a class that can read activations does so."""
+
     @contextmanager
-    def random_twin(self, seed: int = 0) -> Iterator[LVLM]:
+    def random_twin(self, seed: int = 0) -> Iterator[Self]:
         """The same network with every weight tensor's entries in random order, inside a ``with`` block.
 
         It is made of this model's own weights, which are put back, bit for bit, when the block ends (also when it
@@ -145,7 +142,7 @@ class LVLM:
         owner = self.processor if self.processor is not None else self.tokenizer
         whole, anatomy = self.model, self.anatomy
         with shuffled_weights(whole, seed):
-            twin = LVLM(whole, owner, name=f"{self.name} (random twin)", system=self.encoder.system)
+            twin = type(self)(whole, owner, name=f"{self.name} (random twin)", system=self.encoder.system)
             twin.encoder = self.encoder  # the same prompts, to the letter
             lent: Any = Undone(f"model {self.name!r} lends its weights to its random twin; use it after the with block")
             gone: Any = Undone("this random twin was undone when its with block ended; read it inside the block")
@@ -307,114 +304,11 @@ class LVLM:
         finally:
             self.model.set_attn_implementation(before)
 
-    @overload
-    def capture(
-        self, data: Sequence[Sample], sites: Any = ..., positions: str = ..., *, to: None = None, **options: Any
-    ) -> Activations: ...
-    @overload
-    def capture(
-        self, data: Sequence[Sample], sites: Any = ..., positions: str = ..., *, to: str | Path, **options: Any
-    ) -> ActivationStore: ...
-    def capture(
-        self,
-        data: Sequence[Sample],
-        sites: Any = "resid_post",
-        positions: str = "last",
-        *,
-        to: str | Path | None = None,
-        **options: Any,
-    ) -> Activations | ActivationStore:
-        """Record activations; see :func:`lvlm_lens.activations.capture`.
-
-        With ``to=`` a folder or fsspec address they go to a store there, which continues where it was
-        stopped; see :func:`lvlm_lens.activations.capture_to`.
-        """
-        from ..activations import capture, capture_to  # the room above; only this convenience reaches there
-
-        if to is not None:
-            return capture_to(self, data, to, sites=sites, positions=positions, **options)
-        return capture(self, data, sites=sites, positions=positions, **options)
-
-    def run_with_cache(self, batch: Any, names_filter: Any = None, **options: Any) -> Any:
-        """Logits and every site by TransformerLens' names; see :func:`lvlm_lens.activations.cache.run_with_cache`."""
-        from ..activations.cache import run_with_cache
-
-        return run_with_cache(self, batch, names_filter, **options)
-
-    def run_with_hooks(self, batch: Any, fwd_hooks: Any) -> torch.Tensor:
-        """Logits with hooks in place; see :func:`lvlm_lens.activations.cache.run_with_hooks`."""
-        from ..activations.cache import run_with_hooks
-
-        return run_with_hooks(self, batch, fwd_hooks)
-
-    def to_transformer_lens(self) -> Any:
-        """A TransformerLens bridge on a copy; see :mod:`lvlm_lens.activations.neighbours`."""
-        from ..activations.neighbours import to_transformer_lens
-
-        return to_transformer_lens(self)
-
-    def to_nnsight(self, in_place: bool = False) -> Any:
-        """An nnsight model on a copy; see :mod:`lvlm_lens.activations.neighbours`."""
-        from ..activations.neighbours import to_nnsight
-
-        return to_nnsight(self, in_place)
-
     def __repr__(self) -> str:
         return (
-            f"LVLM({self.name!r}, family={self.anatomy.family.model_type!r}, blocks={self.n_blocks}, "
+            f"{type(self).__name__}({self.name!r}, family={self.anatomy.family.model_type!r}, blocks={self.n_blocks}, "
             f"d_model={self.anatomy.d_model}, dtype={str(self.dtype).removeprefix('torch.')})"
         )
-
-
-def batches(samples: Sequence[Sample], size: int) -> Iterator[list[int]]:
-    """Indices in batches, rows with and without pictures apart, similar lengths of words together."""
-    if size < 1:
-        raise UsageError(f"batch size is {size}; it must be at least 1")
-    order = sorted(range(len(samples)), key=lambda i: (len(samples[i].images), len(samples[i].text), i))
-    start = 0
-    while start < len(order):
-        kind = len(samples[order[start]].images)
-        stop = start
-        while stop < len(order) and stop - start < size and len(samples[order[stop]].images) == kind:
-            stop += 1
-        yield order[start:stop]
-        start = stop
-
-
-def in_batches(
-    samples: Sequence[Sample],
-    size: int,
-    work: Callable[[list[int]], Result],
-    prepared: Iterable[list[int]] | None = None,
-    least: int = 1,
-) -> Iterator[tuple[list[int], Result]]:
-    """``(rows, work(rows))`` for batches of samples; one that does not fit into memory is halved and tried again.
-
-    Args:
-        samples: in any order; size: rows a batch.
-        work: called with row numbers.
-        prepared: batches in place of those of :func:`batches`.
-        least: rows below which no batch is cut.
-    """
-    pending = list(batches(samples, size) if prepared is None else prepared)
-    while pending:
-        batch = pending.pop(0)
-        try:
-            result = work(batch)
-        except torch.OutOfMemoryError:
-            pending[:0] = halves(batch, samples, least)
-            continue
-        yield batch, result
-
-
-def halves(batch: Sequence[int], samples: Sequence[Sample], least: int = 1) -> list[list[int]]:
-    """The two halves of a batch that did not fit into memory; raises where a half would have fewer rows than least."""
-    if len(batch) < 2 * least:
-        few = "a single sample" if len(batch) == 1 else f"{len(batch)} samples"
-        raise NumericalError(f"out of memory with {few} ({samples[batch[0]].id!r}); use a smaller dtype or device_map")
-    torch.cuda.empty_cache()
-    half = len(batch) // 2
-    return [list(batch[:half]), list(batch[half:])]
 
 
 def _owner_text(owner: Any) -> str:
