@@ -32,7 +32,7 @@ from .models.anatomy import Anatomy, resolve
 from .models.loading import BACKBONES, hold_against_weights, source
 from .stages.defending import sasa_work, table_work
 from .stages.drawing import drawing_work
-from .stages.inputs import best_device, in_words_only, limited
+from .stages.inputs import best_device, in_words_only
 from .stages.measuring import measuring_work, parse_measures
 from .stages.patching import patching_work, spans_of
 from .stages.reading import locating_work, reading_work
@@ -69,11 +69,10 @@ def empty_model(name: str, revision: str | None = None) -> tuple[Any, Any]:
 
 def estimate_sweep(config: SweepConfig) -> dict[str, Any]:
     """Forwards, FLOPs, bytes, seconds and memory of a sweep, stage by stage, as plain values."""
-    data = limited(
-        load_dataset(config.dataset, config.root, config.split, config.subset, **dict(config.columns)),  # type: ignore[arg-type]
-        config.limit,
-        config.seed,
-    )
+    data = load_dataset(
+        config.dataset, config.root, config.split, config.subset, config.limit, seed=config.seed,
+        **dict(config.columns),  # type: ignore[arg-type]
+    )  # fmt: skip
     empty, owner = empty_model(config.model, config.revision)
     device = config.device or best_device()
     dtype = empty.dtype if config.dtype == "auto" else getattr(torch, config.dtype)

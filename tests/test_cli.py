@@ -39,7 +39,7 @@ def test_version_and_unknown_word(capsys):
 
 def test_capture_writes_a_store_and_continues(tmp_path, capsys, mini, mini_data):
     from lvlm_lens.activations.store import ActivationStore
-    from lvlm_lens.stages.inputs import limited
+    from lvlm_lens.data.limits import limited
 
     words = ["capture", "--limit", "20", "--sites", "resid_post,blocks.3.attn.hook_z", "--out", str(tmp_path / "s")]
     assert main([*words, "--json", "--quiet"]) == 0

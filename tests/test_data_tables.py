@@ -12,8 +12,9 @@ import pyarrow.parquet
 import pytest
 
 from lvlm_lens.data import Dataset
+from lvlm_lens.data.limits import limited
 from lvlm_lens.data.reading import Broken, read_csv, read_json, read_table, text_encoding
-from lvlm_lens.data.registry import limited, load_dataset
+from lvlm_lens.data.registry import load_dataset
 from lvlm_lens.data.tables import table_in
 from lvlm_lens.errors import DataError, UsageError
 
@@ -169,11 +170,14 @@ def test_big_files_are_streamed(tmp_path):
         other.write("]")
     for name in ("big.csv", "big.json"):
         tracemalloc.start()
-        data = load_dataset(tmp_path / name, limit=10)
+        count = sum(1 for _ in read_table(tmp_path / name))
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
+        assert count == 20_000
+        data = load_dataset(tmp_path / name, limit=10)  # drawn from the whole file, not from its beginning
         assert len(data) == 10
         assert sum(sample.harmful for sample in data) == 5
+        assert max(int(sample.id) for sample in data) > 1000
         assert peak < 4_000_000, (name, peak)  # the file has 20 MB
 
 
@@ -233,12 +237,13 @@ def test_counterfactuals_share_a_group_and_dangling_ones_are_dropped(tmp_path):
     assert data["3"].counterfactual is None
 
 
-def test_limit_takes_classes_in_turn_and_keeps_pairs():
+def test_limit_balances_classes_and_keeps_pairs():
     data = load_dataset("xstest", root=TABLES.parent / "xstest")
     few = limited(data, 4)
     assert isinstance(few, Dataset)
-    assert len(few) == 4
-    assert len(few.pairs()) == 2
+    assert len(few) == 3  # a pair and a sample of its own; another pair would be one too many
+    assert len(few.pairs()) == 1
+    assert all(sample.counterfactual in few for sample in few if sample.counterfactual is not None)
     assert limited(data, 100) is data
     with pytest.raises(UsageError, match="at least 1"):
         load_dataset(data, limit=0)

@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
+from lvlm_lens.data.limits import limited
 from lvlm_lens.data.mini import load_mini
 from lvlm_lens.data.mini import objects as objects_module
 from lvlm_lens.data.mini.activities import ACTIVITIES, combinations
@@ -236,7 +237,7 @@ def test_rendering_is_pure_and_every_thing_can_be_drawn():
 
 def test_loading_is_deterministic_and_limit_keeps_whole_groups():
     assert [s.id for s in load_mini("test")] == [s.id for s in load_mini().test]
-    some = load_mini(limit=80)
+    some = limited(load_mini(), 80)
     assert 40 <= len(some) <= 80
     kept = {sample.group for sample in some}
     assert len(some) == sum(sample.group in kept for sample in load_mini())

@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from lvlm_lens import LVLM
 from lvlm_lens.cli import main
-from lvlm_lens.defenses.sasa import subset
+from lvlm_lens.data.limits import limited_rows
 from lvlm_lens.defenses.sasa_report import parts_of
 from lvlm_lens.errors import DataError, RunFolderError, UsageError
 from lvlm_lens.evaluate import LocalJudge
@@ -120,7 +120,7 @@ def plain_answer(model: LVLM, sample) -> str:
 
 def test_picture_against_words_by_hand(results, mini, mini_data):
     items = [s for s in mini_data if s.quadrant == "SSU" and s.split != "train"]
-    items = [items[i] for i in subset(items, LIMIT, 0)]
+    items = [items[i] for i in limited_rows(items, LIMIT, 0)]
     success = [
         np.mean([not is_refusal(plain_answer(mini, s)) for s in form])
         for form in (items, [s.without_images() for s in items])
@@ -133,7 +133,7 @@ def test_picture_against_words_by_hand(results, mini, mini_data):
 
 def test_siuo_by_hand(results, mini, mini_data):
     items = [s for s in mini_data if s.quadrant == "SSU" and s.split != "train"]
-    items = [items[i] for i in subset(items, LIMIT, 0)]
+    items = [items[i] for i in limited_rows(items, LIMIT, 0)]
     answers = [plain_answer(mini, s) for s in items]
     safe = [is_refusal(a) or (s.warning or "-").casefold() in a.casefold() for s, a in zip(items, answers, strict=True)]
     effective = [s.concepts["object"].casefold() in a.casefold() for s, a in zip(items, answers, strict=True)]
@@ -160,7 +160,7 @@ def test_first_token_by_sklearn(results, mini, mini_data):
 
 
 def test_angular_gap_by_hand(results, mini, mini_data):
-    items = [mini_data[int(i)] for i in subset(list(mini_data), LIMIT, 0)]
+    items = [mini_data[int(i)] for i in limited_rows(list(mini_data), LIMIT, 0)]
     states: dict[int, list[np.ndarray]] = {}
     blocks = mini.anatomy.blocks
 

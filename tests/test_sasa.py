@@ -14,10 +14,11 @@ from sklearn.linear_model import LogisticRegression
 from lvlm_lens import LVLM
 from lvlm_lens.activations import Site, attached, capture, tap
 from lvlm_lens.data import ImageObject, Sample
+from lvlm_lens.data.limits import limited_rows
 from lvlm_lens.defenses import SASA
 from lvlm_lens.defenses.probe import LogisticProbe
 from lvlm_lens.defenses.projection import CONTROLS, Cell, donors, edit, position_mask, project
-from lvlm_lens.defenses.sasa import extract, subset
+from lvlm_lens.defenses.sasa import extract
 from lvlm_lens.defenses.second_pass import first_pass, spread
 from lvlm_lens.errors import DataError, UsageError
 from lvlm_lens.models.tiny import TINY, tiny_model
@@ -305,7 +306,7 @@ def test_roles_give_the_blocks_or_say_why_not(llava: LVLM) -> None:
 def test_subset_keeps_groups_and_classes(llava: LVLM) -> None:
     samples = requests(llava, 60)
     for size in (2, 10, 24):
-        rows = subset(samples, size, 3)
+        rows = limited_rows(samples, size, 3)
         assert len(rows) == size
         assert {samples[i].harmful for i in rows} == {0, 1}
         assert len({samples[i].group for i in rows}) == size // 2

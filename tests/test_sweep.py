@@ -16,10 +16,10 @@ from lvlm_lens import LVLM
 from lvlm_lens.cli import main
 from lvlm_lens.config import SweepConfig, parse_blocks, resolve_config
 from lvlm_lens.data import Sample
+from lvlm_lens.data.limits import limited
 from lvlm_lens.errors import UsageError
 from lvlm_lens.estimate import estimate_sweep
 from lvlm_lens.models.tiny import tiny_model
-from lvlm_lens.stages.inputs import limited
 from lvlm_lens.sweep import SweepResult, run_sweep
 
 KEYS = {

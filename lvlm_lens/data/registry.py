@@ -14,7 +14,6 @@ from __future__ import annotations
 import importlib
 import os
 import re
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,8 @@ from .cards import CARDS, DatasetCard, count_differences, plain, register
 from .dataset import Dataset
 from .hub import is_loaded, read_hub, read_loaded
 from .labels import as_split
+from .limits import limited
 from .reading import TABLE_SUFFIXES
-from .sample import Sample
 from .tables import Columns, frame_rows, from_rows, read_file, table_in
 
 __all__ = ["DatasetCard", "card", "cards", "load_dataset", "register", "root_of"]
@@ -128,6 +127,7 @@ def load_dataset(
     subset: str | None = None,
     limit: int | None = None,
     strict: bool = False,
+    seed: int = 0,
     **columns: Any,
 ) -> Dataset:
     """Load a data set by name, file, folder, hub id or pandas frame.
@@ -137,7 +137,9 @@ def load_dataset(
         root: the folder of the published files; for tables the folder under which images lie.
         split: only this split (``train``, ``validation``, ``test``, or the set's own word).
         subset: one of the card's subsets (``chat``, ``SD_TYPO`` ...); for hub ids the configuration.
-        limit: at most this many samples: classes in turn, matched pairs kept together.
+        limit: at most this many samples, whole groups (:mod:`~lvlm_lens.data.limits`); a set that is streamed from
+            the hub is read no further than this many of each class.
+        seed: of the samples that a limit keeps.
         strict: the first bad record raises instead of being skipped and listed in ``problems``.
         columns: for tables, which column is ``text``, ``image``, ``label``, ``id``, ``group``,
             ``split_column``, ``category``, ``counterfactual``, ``text_only`` ..., and ``label_map``.
@@ -150,9 +152,12 @@ def load_dataset(
         raise UsageError(f"limit is {limit}; it must be at least 1")
     wanted = Columns.parse(columns)
     data = _load(name, root, split, subset, limit, strict, wanted, bool(columns))
-    if split is not None and not (isinstance(name, str) and name == "mini"):
+    if split is not None:
         data = data.split(as_split(split))
-    return limited(data, limit) if limit is not None else data
+    if limit is None or limit >= len(data):
+        return data
+    kept = limited(data, limit, seed)
+    return Dataset(kept, kept.name, kept.problems, [*kept.notes, f"limited to {limit} samples"])
 
 
 def _load(
@@ -171,9 +176,9 @@ def _load(
         return name
     if not isinstance(name, (str, Path)):
         if hasattr(name, "columns") and hasattr(name, "itertuples"):
-            return from_rows(frame_rows(name), wanted, "frame", base or Path(), "", strict, reach)
+            return from_rows(frame_rows(name), wanted, "frame", base or Path(), "", strict)
         if is_loaded(name):
-            return read_loaded(name, wanted, limit=reach, strict=strict)
+            return read_loaded(name, wanted, strict=strict)
         raise UsageError(f"a data set is a name, a path, a pandas frame or a Dataset, not {type(name).__name__}")
     word = str(name)
     found = _find(word) if isinstance(name, str) and word != "mini" else None
@@ -184,7 +189,7 @@ def _load(
             raise UsageError("data set 'mini' has no subsets")
         from .mini import load_mini
 
-        return load_mini(split=split, limit=limit)
+        return load_mini()
     if found is not None:
         return load_card(found, root_of(found, root), subset, strict)
     path = Path(word).expanduser()
@@ -192,8 +197,8 @@ def _load(
         if subset is not None:
             raise UsageError("subset= is for registered sets and hub ids; filter a table with Dataset.filter")
         if path.is_dir():
-            return read_file(table_in(path), wanted, base or path, strict, reach)
-        return read_file(path, wanted, base, strict, reach)
+            return read_file(table_in(path), wanted, base or path, strict)
+        return read_file(path, wanted, base, strict)
     if isinstance(name, str) and re.fullmatch(r"[\w.-]+/[\w.-]+", word):
         return read_hub(word, wanted, subset, split, reach, strict)
     known = ["mini", *sorted(cards())]
@@ -215,34 +220,3 @@ def load_card(found: DatasetCard, root: Path, subset: str | None = None, strict:
     if subset is None:
         notes += count_differences(found, data)
     return Dataset(data.samples, found.name, data.problems, notes)
-
-
-def limited(data: Dataset, limit: int) -> Dataset:
-    """At most ``limit`` samples, spread over the labels in turn, a sample followed by its counterfactual.
-
-    The order of the data set is kept; the choice is deterministic.
-    """
-    if len(data) <= limit:
-        return data
-    waiting: dict[str, list[Sample]] = defaultdict(list)
-    for sample in data:
-        waiting[sample.label_joint].append(sample)
-    queues = [iter(waiting[label]) for label in ("unsafe", "safe", "unknown") if label in waiting]
-    chosen: set[str] = set()
-    while queues and len(chosen) < limit:
-        for queue in list(queues):
-            found = next((sample for sample in queue if sample.id not in chosen), None)
-            if found is None:
-                queues.remove(queue)
-                continue
-            if len(chosen) < limit:
-                chosen.add(found.id)
-            partner = found.counterfactual
-            if partner is not None and partner in data and len(chosen) < limit:
-                chosen.add(partner)
-    return Dataset(
-        (sample for sample in data if sample.id in chosen),
-        data.name,
-        data.problems,
-        [*data.notes, f"limited to {limit} samples"],
-    )

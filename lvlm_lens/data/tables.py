@@ -16,6 +16,7 @@ from typing import Any
 from ..errors import DataError, UsageError, near_matches
 from .collect import Collector, FieldError
 from .dataset import Dataset
+from .groups import with_groups
 from .images import ImageSource, as_image_source
 from .labels import as_label, as_split
 from .reading import TABLE_SUFFIXES, Broken, read_table
@@ -170,30 +171,6 @@ def _row(row: Any, columns: Columns, out: Collector, number: int, name: str) -> 
     )
 
 
-def with_groups(samples: Iterable[Sample]) -> list[Sample]:
-    """Fill in the groups that are blank: samples joined by a counterfactual or one image file share one.
-
-    Shared words do not join: benchmarks such as FigStep put one question to every picture.
-    """
-    kept = list(samples)
-    parent = {sample.id: sample.id for sample in kept}
-
-    def top(name: str) -> str:
-        while parent[name] != name:
-            parent[name] = parent[parent[name]]
-            name = parent[name]
-        return name
-
-    first_with: dict[object, str] = {}
-    for sample in kept:
-        for picture in sample.images:
-            if getattr(picture, "path", None):
-                parent[top(sample.id)] = top(first_with.setdefault(picture, sample.id))
-        if sample.counterfactual in parent:
-            parent[top(sample.id)] = top(sample.counterfactual)
-    return [sample if sample.group else replace(sample, group=top(sample.id)) for sample in kept]
-
-
 def from_rows(
     rows: Iterable[tuple[str, Any]],
     columns: Columns,
@@ -205,7 +182,7 @@ def from_rows(
 ) -> Dataset:
     """Samples from ``(place, record)`` rows.
 
-    With ``limit`` at most that many of each label are held in memory; the rest are read past.
+    ``limit`` is for streams: at most that many of each label are held in memory, the rest are read past.
     """
     out = Collector(name, root, strict)
     resolved: Columns | None = None
@@ -229,16 +206,14 @@ def from_rows(
     return out.dataset()
 
 
-def read_file(
-    path: Path, columns: Columns, root: Path | None = None, strict: bool = False, limit: int | None = None
-) -> Dataset:
+def read_file(path: Path, columns: Columns, root: Path | None = None, strict: bool = False) -> Dataset:
     """Samples from a .csv, .tsv, .jsonl, .json or .parquet file; images lie under ``root`` (its own folder)."""
     if not path.is_file():
         raise DataError(f"no file {path}")
     base = root if root is not None else path.parent
     if not base.is_dir():
         raise DataError(f"the image root {base} is not a folder")
-    return from_rows(read_table(path), columns, path.stem, base, path, strict, limit)
+    return from_rows(read_table(path), columns, path.stem, base, path, strict)
 
 
 def table_in(folder: Path) -> Path:

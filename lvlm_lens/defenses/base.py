@@ -25,7 +25,6 @@ from ..activations import Activations, capture
 from ..data import Sample
 from ..errors import DataError, LensError, UsageError
 from ..evaluate.cost import Cost, metered
-from ..evaluate.rates import groups_of as group_names
 from ..lens import LVLM
 
 PROMPTS = Path(__file__).parent / "prompts"
@@ -284,8 +283,3 @@ def labelled(data: Sequence[Sample], least: int = 1) -> tuple[list[Sample], np.n
             f"at least {least} of each are needed"
         )
     return known, labels
-
-
-def groups_of(samples: Sequence[Sample]) -> np.ndarray:
-    """Group of each sample; a sample without one is a group of its own."""
-    return np.array(group_names(samples))

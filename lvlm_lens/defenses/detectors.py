@@ -13,10 +13,11 @@ import numpy as np
 
 from ..activations import Site, capture
 from ..data import Sample
+from ..data.groups import groups_of
 from ..errors import DataError, UsageError
-from ..lens import LVLM
 from ..locate.statistics import auroc, group_folds
-from .base import Detector, groups_of, labelled
+from ..lens import LVLM
+from .base import Detector, labelled
 from .probe import LogisticProbe
 from .sasa import extract, out_of_fold
 

@@ -29,11 +29,13 @@ import torch
 
 from ..activations import Activations, Site, capture
 from ..data import Sample
+from ..data.groups import groups_of
+from ..data.limits import limited_rows
 from ..errors import DataError, ModelError, UsageError
 from ..lens import LVLM
 from ..locate.statistics import auroc, group_folds
 from ..models.batching import batches, in_batches
-from .base import Detector, groups_of, labelled
+from .base import Detector, labelled
 from .probe import LogisticProbe
 from .projection import Cell, Edit, edit
 from .second_pass import FORBIDDEN, TOLERANCE, FirstPass, first_pass
@@ -378,7 +380,7 @@ class SASA(Detector):
     def _choose(self, model: LVLM, samples: Sequence[Sample], labels: np.ndarray) -> Cell:
         blocks = candidate_blocks(model, self.candidates)
         cells = [self.cell(s, f) for s in blocks for f in blocks if s < f]
-        rows = subset(samples, self.selection_size, self.random_state)
+        rows = limited_rows(samples, self.selection_size, self.random_state)
         few, y = [samples[i] for i in rows], labels[rows]
         groups = groups_of(few)
         fold = group_folds(y, groups, self.folds, self.random_state)
@@ -502,31 +504,6 @@ def candidate_blocks(model: LVLM, candidates: Sequence[int] | None = None, most:
     if len(chosen) < 2:
         raise UsageError(f"candidates {list(chosen)}: SASA needs at least two different blocks, s < f")
     return chosen
-
-
-def subset(samples: Sequence[Sample], size: int, random_state: int) -> np.ndarray:
-    """Indices of at most ``size`` samples, whole groups drawn at random, both classes kept where groups are pure.
-
-    Raises:
-        UsageError: ``size`` below 2.
-    """
-    if size < 2:
-        raise UsageError(f"a subset of {size} sample(s) cannot hold both classes; give at least 2")
-    if len(samples) <= size:
-        return np.arange(len(samples))
-    groups = groups_of(samples)
-    labels = np.array([sample.harmful or 0 for sample in samples])
-    names = np.random.default_rng(random_state).permutation(np.unique(groups))
-    members = {name: np.flatnonzero(groups == name) for name in names}
-    # Groups in random order, but one that brings the rarer class first as long as the classes differ.
-    taken: list[int] = []
-    waiting = list(names)
-    while waiting and len(taken) < size:
-        balance = 2 * int(labels[taken].sum()) - len(taken)  # > 0: more harmful than harmless
-        best = next((n for n in waiting if balance * (2 * labels[members[n]].sum() - len(members[n])) <= 0), waiting[0])
-        waiting.remove(best)
-        taken += members[best].tolist()
-    return np.sort(np.array(taken[:size]))
 
 
 def cross_validated(rows: np.ndarray, labels: np.ndarray, fold: np.ndarray, C: float = 1.0) -> float:

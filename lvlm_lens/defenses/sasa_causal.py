@@ -17,10 +17,10 @@ import torch
 
 from ..data import Sample
 from ..lens import LVLM
+from ..data.groups import groups_of
 from ..locate.statistics import Resampling, auroc, interval, weighted_auroc, weighted_mean
 from ..models.batching import in_batches
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
-from .base import groups_of
 from .projection import Cell, edit
 from .second_pass import first_pass
 

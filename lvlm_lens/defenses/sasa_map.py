@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 
 from ..data import Sample
+from ..data.groups import groups_of
+from ..data.limits import limited_rows
 from ..errors import DataError
 from ..locate.statistics import Resampling, auroc, interval, weighted_auroc
 from ..stats.groups import paired_bootstrap
 from ..stats.maxt import attainable, max_t
 from ..stats.paired_auroc import paired_auroc_parts
-from .base import groups_of
 from .projection import CONTROLS, Cell
-from .sasa import Extracted, subset
+from .sasa import Extracted
 from .tuned import coordinates, inner_folds, tuned_scores
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -213,7 +214,7 @@ def label_efficiency(
         draws: dict[str, list[np.ndarray]] = {"sasa": [], "plain": []}
         values: dict[str, list[float]] = {"sasa": [], "plain": []}
         for seed in range(seeds if size < len(split.train) else 1):
-            chosen = subset(split.train, size, random_state + seed)
+            chosen = np.array(limited_rows(split.train, size, random_state + seed))
             if len(np.unique(split.y_train[chosen])) < 2:
                 continue  # counted: "seeds" below says how many subsets held both classes
             for name, features in (("sasa", sasa), ("plain", plain)):

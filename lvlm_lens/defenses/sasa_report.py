@@ -20,6 +20,8 @@ import torch
 
 from ..activations.loop import readable
 from ..data import Dataset, Sample
+from ..data.groups import groups_of
+from ..data.limits import limited_rows
 from ..errors import DataError, UsageError
 from ..evaluate.cost import Cost, metered
 from ..evaluate.rates import rate
@@ -27,11 +29,11 @@ from ..lens import LVLM
 from ..locate.statistics import Resampling, group_folds
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
 from ..stats.maxt import attainable
-from .base import groups_of, threshold_at
+from .base import threshold_at
 from .contest import MARGIN, REPEATS
 from .probe import LogisticProbe
 from .projection import Cell
-from .sasa import SASA, Extracted, block_number, blocks_of_roles, candidate_blocks, extract, out_of_fold, subset
+from .sasa import SASA, Extracted, block_number, blocks_of_roles, candidate_blocks, extract, out_of_fold
 from .sasa_causal import causal_report
 from .sasa_contest import contest_line, run_contest
 from .sasa_map import (
@@ -195,7 +197,7 @@ def parts_of(data: Sequence[Sample], n_train: int | None, n_test: int | None, se
         parts = [[s for s, k in zip(known, fold, strict=True) if k == side] for side in (0, 1)]
     out = []
     for part, size in zip(parts, (n_train, n_test), strict=True):
-        out.append([part[i] for i in subset(part, size or len(part), seed)])
+        out.append([part[i] for i in limited_rows(part, size, seed)])
     return tuple(out)
 
 
@@ -317,7 +319,7 @@ def sasa_report(
     guard = [_guard(split, made, rows[MAIN], fold, fpr, C, model) for fpr in FALSE_POSITIVES]
     cost = _cost(model, split, features, batch_size, cell, made.engine)
     tell("refusal log-odds by block")
-    few = [test[i] for i in subset(test, 32 if quick else 128, random_state)]
+    few = [test[i] for i in limited_rows(test, 32 if quick else 128, random_state)]
     causal = causal_report(model, few, cell, batch_size, replicates, random_state, made.engine)
     patching: dict[str, Any] = {"done": False, "reason": "left out of the quick report"}
     if not quick:
@@ -486,7 +488,7 @@ def _other_set(
     known = [sample for sample in other if sample.harmful is not None]
     if not known or len({sample.harmful for sample in known}) < 2:
         return {"name": name, "reason": "it has no harmful and harmless labelled samples"}
-    test = [known[i] for i in subset(known, n_test or len(known), int(template.random_state))]
+    test = [known[i] for i in limited_rows(known, n_test, int(template.random_state))]
     seen = extract(model, test, [cell], template.features, template.batch_size, engine=made.engine)  # type: ignore[arg-type]
     y = np.array([int(sample.harmful or 0) for sample in test])
     part = Split(

@@ -22,6 +22,8 @@ import numpy as np
 
 from ..activations.loop import readable
 from ..data import Sample
+from ..data.groups import groups_of
+from ..data.limits import limited_rows
 from ..errors import DataError, UsageError
 from ..inference import false_discovery
 from ..lens import LVLM
@@ -33,7 +35,7 @@ from .cost import Cost, metered
 from .inside import InsideTable, inside_text
 from .judged import judged_success
 from .judges import EndpointJudge, TextModel
-from .rates import Rate, groups_of, rate
+from .rates import Rate, rate
 from .reaction import REACTIONS, Reaction, ReactionScorer, question_of, reaction_note
 from .utility import is_correct
 
@@ -284,30 +286,12 @@ def _parts(
         fold = group_folds(labels, [s.group or s.id for s in known], 2, seed)
         fit_on = [s for s, k in zip(known, fold, strict=True) if k == 0]
         test = [s for s, k in zip(known, fold, strict=True) if k == 1]
-    fit_on, test = _limited(fit_on, train_limit), _limited(test, limit)
+    fit_on, test = (
+        [part[row] for row in limited_rows(part, most, seed)] for part, most in ((fit_on, train_limit), (test, limit))
+    )
     if len({s.harmful for s in test}) < 2:
         raise DataError(f"{len(test)} labelled test samples of one class; harmful and harmless ones are needed")
     return fit_on, test
-
-
-def _limited(samples: list[Sample], limit: int | None) -> list[Sample]:
-    """Every k-th group, whole, until ``limit`` samples: spread over the data set, deterministic."""
-    if limit is None or len(samples) <= limit:
-        return samples
-    if limit < 2:
-        raise UsageError(f"limit is {limit}; at least 2 samples are needed")
-    groups: dict[str, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        groups[sample.group or sample.id].append(sample)
-    names = list(groups)
-    step = max(1, math.ceil(len(samples) / limit))
-    order = [name for start in range(step) for name in names[start::step]]
-    chosen: list[Sample] = []
-    for name in order:
-        if len(chosen) + len(groups[name]) <= limit:
-            chosen += groups[name]
-    picked = {sample.id for sample in chosen}
-    return [sample for sample in samples if sample.id in picked] or samples[:limit]
 
 
 def _reactions(test: Sequence[Sample], found: Sequence[Answer], scorer: ReactionScorer) -> list[Reaction | None]:

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from ..data import Sample
+from ..data.groups import groups_of
 from ..errors import UsageError
 from ..lens import LVLM
 from .answers import Answer, AnswerLedger
 from .judges import EndpointJudge, LocalJudge, TextModel, judge_answers
-from .rates import groups_of, rate
+from .rates import rate
 from .rubrics import load_rubric
 from .thinking import split_thinking
 

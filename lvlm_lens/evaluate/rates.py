@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from ..data.sample import Sample
 from ..errors import DataError
 from ..inference import wilson_bounds
 from ..stats.groups import bootstrap_mean, group_index, share_interval
@@ -49,13 +48,11 @@ def wilson(successes: int, total: int, name: str = "", level: float = 0.95) -> R
     return Rate(name, successes / total, *wilson_bounds(successes, total, level), successes, total, groups=total)
 
 
-def groups_of(samples: Sequence[Sample]) -> list[str]:
-    """Group of each sample; a sample without one is a group of its own."""
-    return [sample.group or f"id:{sample.id}" for sample in samples]
-
-
 def rate(
-    outcomes: Sequence[bool | int], name: str = "", groups: Sequence[Any] | None = None, level: float = 0.95
+    outcomes: Sequence[bool | int],
+    name: str = "",
+    groups: Sequence[Any] | np.ndarray | None = None,
+    level: float = 0.95,
 ) -> Rate:
     """Share of true outcomes.
 
@@ -77,7 +74,7 @@ def rate(
 
 def bootstrap(
     values: Sequence[float],
-    groups: Sequence[Any],
+    groups: Sequence[Any] | np.ndarray,
     name: str = "",
     level: float = 0.95,
     resamples: int = 2000,

@@ -17,9 +17,9 @@ import torch
 
 from ..data import Dataset, Sample
 from ..data.cards import plain
+from ..data.limits import limited_rows
 from ..data.registry import DATA_ROOT, card, load_dataset, root_of
 from ..defenses.base import Guarded
-from ..defenses.sasa import subset
 from ..errors import DataError, UsageError
 from ..evaluate.answers import Answering, AnswerLedger, collect_answers
 from ..evaluate.judges import EndpointJudge, TextModel
@@ -146,7 +146,7 @@ class Context:
         samples = list(samples)
         if self.limit is None or len(samples) <= self.limit:
             return samples
-        return [samples[i] for i in subset(samples, self.limit, self.seed)]
+        return [samples[i] for i in limited_rows(samples, self.limit, self.seed)]
 
     # -- asking ------------------------------------------------------------------------------
 
@@ -187,11 +187,6 @@ class Sampled:
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(self.seed)
             return self.model.generate(samples, max_new_tokens, batch_size, do_sample=True)
-
-
-def groups(samples: Sequence[Sample]) -> list[str]:
-    """Group of each sample; one without is its own."""
-    return [sample.group or f"id:{sample.id}" for sample in samples]
 
 
 def _joined(parts: Sequence[tuple[str, Dataset]]) -> Dataset:

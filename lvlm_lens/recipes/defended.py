@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..data import Sample
+from ..data.groups import groups_of
 from ..defenses.base import Defense
 from ..defenses.sasa_report import parts_of
 from ..evaluate.refusal import refusal_rule
 from ..evaluate.scorers import score_attacks
-from .context import Context, Material, groups
+from .context import Context, Material
 from .cost import ANSWER_TOKENS, TEXT_TOKENS, Pass, published_items
 from .recipe import Effect, Outcome, Row, paired_effect, rate_row
 
@@ -68,7 +69,7 @@ def attack_outcome(
             rows.append(rate_row(f"over-refusal, {name}", table["over-refusal"]))
     rule = refusal_rule("lens")
     harmful = [i for i, sample in enumerate(asked) if sample.harmful == 1]
-    names = groups([asked[i] for i in harmful])
+    names = groups_of([asked[i] for i in harmful])
     effects: list[Effect] = []
     for after, before in claims.items():
         effects.append(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..data import Dataset
-from ..defenses.base import groups_of
+from ..data.groups import groups_of
 from ..defenses.detectors import FirstTokenProbe
 from ..defenses.probe import LogisticProbe
 from ..defenses.sasa_report import parts_of

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ..data.groups import groups_of
 from ..errors import DataError
 from ..evaluate.rates import rate
 from ..evaluate.refusal import refusal_rule
-from .context import Context, Material, groups
+from .context import Context, Material
 from .recipe import Outcome, paired_effect, rate_row
 
 
@@ -24,8 +25,9 @@ def picture_against_words(context: Context, material: Material, picture: str) ->
     asked = [shown[i] for i in kept]
     rule = refusal_rule("lens")
     success = {name: [not rule(text) for text in given] for name, given in answers.items()}
-    rows = [rate_row(f"attack success, {name}", rate(values, groups=groups(asked))) for name, values in success.items()]
+    groups = groups_of(asked)
+    rows = [rate_row(f"attack success, {name}", rate(values, groups=groups)) for name, values in success.items()]
     effect = paired_effect(
-        f"attack success, {picture} minus words", success[picture], success["words"], groups(asked), seed=context.seed
+        f"attack success, {picture} minus words", success[picture], success["words"], groups, seed=context.seed
     )
     return Outcome(rows, [effect], notes=[*notes, "refusals are told by words (rule lens)"])

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..data import Dataset, Sample
-from ..defenses.base import groups_of
+from ..data.groups import groups_of
 from ..defenses.hiddendetect import HiddenDetect
 from ..defenses.sasa_report import parts_of
 from ..locate.curve import Curve, curve_from_draws

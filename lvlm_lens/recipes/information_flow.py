@@ -10,13 +10,14 @@ import numpy as np
 
 from ..causal.knockout import FLOWS, attention_knockout
 from ..data import Dataset, Sample
+from ..data.groups import groups_of
 from ..errors import DataError
 from ..evaluate.refusal import refusal_rule
 from ..evaluate.utility import is_correct
 from ..locate.curve import curve_from_draws
 from ..locate.statistics import Resampling, interval, weighted_mean
 from ..plots.curves import plot_curve
-from .context import Context, Material, groups
+from .context import Context, Material
 from .cost import Pass, Shape
 from .recipe import Effect, Outcome, Recipe, Row, SetUse
 
@@ -47,7 +48,7 @@ def measure(context: Context, material: Material) -> Outcome:
     drop = {
         flow: -effects.relative[at * model.n_blocks : (at + 1) * model.n_blocks].T for at, flow in enumerate(FLOWS)
     }  # [sample, block]: share of the probability that is lost
-    names = groups(samples)
+    names = groups_of(samples)
     weights = Resampling(names, context.replicates, context.seed).weights()  # [replicate, sample]
     rows, depths, figures = [], {}, {}
     for flow, values in drop.items():

@@ -10,11 +10,12 @@ from dataclasses import replace
 import numpy as np
 
 from ..data import Dataset, Sample
+from ..data.groups import groups_of
 from ..errors import DataError
 from ..evaluate.refusal import refusal_rule
 from ..evaluate.scorers import score_mmsafeaware
 from ..locate.statistics import Resampling, interval, weighted_mean
-from .context import Context, Material, groups
+from .context import Context, Material
 from .cost import Pass, Shape, published_items
 from .recipe import Effect, Outcome, Published, Recipe, SetUse, rate_row
 
@@ -52,11 +53,11 @@ def measure(context: Context, material: Material) -> Outcome:
     values = np.array([right[s.id] for s in asked])
     if unsafe.all() or not unsafe.any():
         raise DataError(f"all {len(asked)} pairs are of one kind; safe and unsafe ones are compared")
-    weights = Resampling(groups(asked), context.replicates, context.seed).weights()  # [replicate, pair]
+    weights = Resampling(groups_of(asked), context.replicates, context.seed).weights()  # [replicate, pair]
     drawn = weighted_mean(values, weights * unsafe) - weighted_mean(values, weights * ~unsafe)
     gap = values[unsafe].mean() - values[~unsafe].mean()
     low, high = interval(drawn[np.isfinite(drawn)])
-    count = min(len(set(groups(side))) for side in sides)
+    count = min(len(set(groups_of(side))) for side in sides)
     percent = 100 * float(gap), 100 * float(low), 100 * float(high)
     effect = Effect("accuracy on unsafe pairs minus on safe pairs", *percent, count, "points")
     unread = [f"{table.failures} answers held neither Yes nor No"] if table.failures else []

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..data import Dataset
-from ..defenses.sasa import subset
+from ..data.limits import limited_rows
 from ..evaluate.scorers import score_mssbench
 from .context import Context, Material
 from .cost import ANSWER_TOKENS, Pass, Shape, published_items
@@ -33,7 +33,7 @@ def measure(context: Context, material: Material) -> Outcome:
     pairs = material.data.pairs()
     firsts = [pair.clean for pair in pairs]
     if context.limit is not None and 2 * len(pairs) > context.limit:
-        pairs = [pairs[i] for i in subset(firsts, max(2, context.limit // 2), context.seed)]
+        pairs = [pairs[i] for i in limited_rows(firsts, max(2, context.limit // 2), context.seed)]
     samples = [sample for pair in pairs for sample in (pair.clean, pair.corrupted)]
     kept, answers, notes = context.ask({"undefended": (context.model, samples)})
     asked = [samples[i] for i in kept]

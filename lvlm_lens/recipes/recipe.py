@@ -24,6 +24,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from ..data import Dataset
 from ..evaluate.rates import Rate
 from ..stats.groups import paired_test
@@ -332,7 +334,7 @@ def paired_effect(
     what: str,
     after: Sequence[float],
     before: Sequence[float],
-    groups: Sequence[str],
+    groups: Sequence[str] | np.ndarray,
     expect: Literal["above", "below"] = "above",
     scale: float = 100.0,
     unit: str = "points",

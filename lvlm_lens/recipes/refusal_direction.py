@@ -13,9 +13,10 @@ import numpy as np
 from ..causal.directions import direction_effects
 from ..causal.refusal_direction import candidate_directions, select_refusal_direction
 from ..data import Dataset, Sample
+from ..data.groups import groups_of
 from ..defenses.sasa_report import parts_of
 from ..locate.statistics import group_folds
-from .context import Context, Material, groups
+from .context import Context, Material
 from .cost import Pass, Shape
 from .recipe import Outcome, Published, Recipe, Row, SetUse, paired_effect
 
@@ -77,7 +78,7 @@ def measure(context: Context, material: Material) -> Outcome:
         real = values[word if word == "ablate" else "add 1"][rows_of]
         random = np.mean([values[f"{word} random {k}"][rows_of] for k in range(RANDOM)], axis=0)
         kind = "harmful" if label else "harmless"
-        names = groups([s for s in test if s.harmful == label])
+        names = groups_of([s for s in test if s.harmful == label])
         before = effects.baseline[rows_of]
         for what, change in ((f"{word} the direction", real), (f"{word} a random direction", random)):
             row = paired_effect(what, change, before, names, scale=1.0, unit="nats", seed=context.seed)
@@ -97,7 +98,7 @@ def measure(context: Context, material: Material) -> Outcome:
 def _halves(train: Sequence[Sample], seed: int) -> list[tuple[list[Sample], list[Sample]]]:
     """(harmful, harmless) to form the means, and as many to judge them by, no group in both."""
     labels = np.array([int(sample.harmful or 0) for sample in train])
-    side = group_folds(labels, groups(train), 2, seed)
+    side = group_folds(labels, groups_of(train), 2, seed)
     return [
         (
             [s for s, k in zip(train, side, strict=True) if k == half and s.harmful == 1],

@@ -8,7 +8,7 @@ without projection.
 from __future__ import annotations
 
 from ..data import Dataset
-from ..defenses.base import groups_of
+from ..data.groups import groups_of
 from ..defenses.sasa import SASA
 from ..defenses.sasa_report import parts_of, sasa_report
 from ..evaluate.rates import rate

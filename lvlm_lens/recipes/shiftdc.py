@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..data import Dataset
+from ..data.groups import groups_of
 from ..defenses.shiftdc import ShiftDC
-from .context import Context, Material, groups
+from .context import Context, Material
 from .cost import ANSWER_TOKENS, Pass, Shape, published_items
 from .defended import UNDEFENDED, asked_part, attack_outcome
 from .recipe import Effect, Outcome, Recipe, Row, SetUse, paired_effect, same_model
@@ -33,7 +34,7 @@ def measure(context: Context, material: Material) -> Outcome:
     corrections = defense.corrections(None, context.model, harmful)  # share * s_l, [item, block, d_model]
     safety = defense.safety_.astype(np.float64)
     share = (corrections * safety).sum(-1) / (safety**2).sum(-1)  # [item, block]
-    names = groups(harmful)
+    names = groups_of(harmful)
     push = paired_effect(
         "shift of the picture along the harmful direction (share of its length)",
         share.mean(1).tolist(), [0.0] * len(harmful), names, "below", 1.0, "shares", context.seed,

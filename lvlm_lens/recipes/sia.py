@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ..data import Dataset
+from ..data.groups import groups_of
 from ..defenses.sia import SIA
-from .context import Context, Material, groups
+from .context import Context, Material
 from .cost import ANSWER_TOKENS, Pass, Shape, published_items
 from .recipe import Outcome, Published, Recipe, SetUse, paired_effect, rate_row
 from .scoring import scored
@@ -29,7 +30,7 @@ def measure(context: Context, material: Material) -> Outcome:
     if found["sia"].has_effective:
         rows += [rate_row(f"effective, {name}", found[name].table["effective"]) for name in SYSTEMS]
     effect = paired_effect(
-        "safe, sia minus undefended", found["sia"].item("safe"), found["undefended"].item("safe"), groups(asked),
+        "safe, sia minus undefended", found["sia"].item("safe"), found["undefended"].item("safe"), groups_of(asked),
         seed=context.seed,
     )  # fmt: skip
     lost = guard.failures.get("intent or reasoning not found", 0)

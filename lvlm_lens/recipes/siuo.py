@@ -6,7 +6,8 @@ Every published model is effective far more often than it is safe; that is the d
 from __future__ import annotations
 
 from ..data import Dataset
-from .context import Context, Material, groups
+from ..data.groups import groups_of
+from .context import Context, Material
 from .cost import ANSWER_TOKENS, Pass, Shape, published_items
 from .recipe import Outcome, Published, Recipe, Row, SetUse, paired_effect, rate_row
 from .scoring import DRAWS, answering, scored
@@ -32,7 +33,7 @@ def measure(context: Context, material: Material) -> Outcome:
         return Outcome(rows, [], notes=notes, not_measured=why, scored_as_published=False)
     rows += [rate_row(name, found.table[name]) for name in ("effective", "safe and effective")]
     effect = paired_effect(
-        "effective minus safe", found.item("effective"), found.item("safe"), groups(asked), seed=context.seed
+        "effective minus safe", found.item("effective"), found.item("safe"), groups_of(asked), seed=context.seed
     )
     unread = [f"{found.table.failures} verdicts could not be read"] if found.table.failures else []
     return Outcome(rows, [effect], notes=[*notes, *unread], scored_as_published=found.by_judge)

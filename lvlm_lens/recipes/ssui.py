@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..data import Dataset, Sample
+from ..data.groups import groups_of
 from ..data.registry import load_dataset
 from ..defenses.base import prompt_text
 from ..defenses.ssui_icl import SSUIInContext
 from ..errors import DataError
-from .context import Context, Material, groups
+from .context import Context, Material
 from .cost import ANSWER_TOKENS, Pass, Shape
 from .recipe import Outcome, Published, Recipe, SetUse, paired_effect, rate_row
 from .scoring import scored
@@ -31,9 +32,9 @@ def measure(context: Context, material: Material) -> Outcome:
     if any(sample.split == "train" for sample in unsafe):
         pool, left = ([s for s in unsafe if (s.split == "train") == side] for side in (True, False))
     else:  # one part only: every other group is for examples
-        names = list(dict.fromkeys(groups(unsafe)))
-        pool = [s for s, name in zip(unsafe, groups(unsafe), strict=True) if names.index(name) % 2 == 0]
-        left = [s for s, name in zip(unsafe, groups(unsafe), strict=True) if names.index(name) % 2 == 1]
+        names = list(dict.fromkeys(groups_of(unsafe)))
+        pool = [s for s, name in zip(unsafe, groups_of(unsafe), strict=True) if names.index(name) % 2 == 0]
+        left = [s for s, name in zip(unsafe, groups_of(unsafe), strict=True) if names.index(name) % 2 == 1]
     if not pool or not left:
         raise DataError(f"{len(pool)} unsafe items for examples and {len(left)} to test; both are needed")
     test = context.some(left)
@@ -58,7 +59,7 @@ def measure(context: Context, material: Material) -> Outcome:
             f"{'safe and effective' if key == 'both' else key}, in-context minus zero-shot",
             found["in-context"].item(key),
             found["zero-shot"].item(key),
-            groups(asked),
+            groups_of(asked),
             seed=context.seed,
         )
         for key in keys

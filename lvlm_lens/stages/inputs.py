@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -18,22 +17,6 @@ from ..locate.locating import harm_labels
 from ..provenance import dataset_hash
 
 
-def limited(data: Dataset, limit: int | None, seed: int) -> Dataset:
-    """At most ``limit`` samples, whole groups at a time, the same ones for the same seed, in their order."""
-    if limit is None or limit >= len(data):
-        return data
-    groups: dict[str, list[Sample]] = {}
-    for sample in data:
-        groups.setdefault(sample.group or f"id:{sample.id}", []).append(sample)
-    names = sorted(groups)
-    random.Random(seed).shuffle(names)
-    kept: set[str] = set()
-    for name in names:
-        if len(kept) + len(groups[name]) <= limit:
-            kept.update(sample.id for sample in groups[name])
-    return data.filter(lambda sample: sample.id in kept)
-
-
 def load_inputs(config: SweepConfig, need_labels: bool = True) -> tuple[LVLM, Dataset]:
     """The model and the data of a configuration, checked against each other.
 
@@ -44,10 +27,11 @@ def load_inputs(config: SweepConfig, need_labels: bool = True) -> tuple[LVLM, Da
         root=config.root,
         split=config.split,
         subset=config.subset,
+        limit=config.limit,
+        seed=config.seed,
         strict=config.strict,
         **dict(config.columns),  # type: ignore[arg-type]
     )
-    data = limited(data, config.limit, config.seed)
     if not len(data):
         raise DataError(f"data set {config.dataset!r} gave no usable sample; {left_out(data) or 'it is empty'}")
     labels = harm_labels(data.samples)

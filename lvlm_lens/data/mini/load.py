@@ -181,25 +181,6 @@ def _everything() -> Dataset:
     return Dataset(samples, NAME, notes=notes)
 
 
-def load_mini(split: str | None = None, limit: int | None = None) -> Dataset:
-    """The embedded set, or one of its splits ``train``, ``validation``, ``test``.
-
-    ``limit`` keeps about that many samples, whole groups (so that pairs survive) taken evenly over
-    the set, at most ``limit``.  Deterministic.
-    """
-    data = _everything() if split is None else _everything().split(split)
-    if limit is None or limit >= len(data):
-        return data
-    sizes: dict[str, int] = {}
-    for sample in data:
-        sizes[sample.group] = sizes.get(sample.group, 0) + 1
-    keys = list(sizes)
-    golden = 0.6180339887498949  # multiples of it spread evenly over the circle, whatever their number
-    order = [keys[place] for place in sorted(range(len(keys)), key=lambda place: place * golden % 1)]
-    kept: set[str] = set()
-    room = limit
-    for key in order:
-        if sizes[key] <= room:
-            kept.add(key)
-            room -= sizes[key]
-    return data.filter(lambda sample: sample.group in kept)
+def load_mini(split: str | None = None) -> Dataset:
+    """The embedded set, or one of its splits ``train``, ``validation``, ``test``."""
+    return _everything() if split is None else _everything().split(split)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ...data.groups import groups_of
 from ...data.sample import Sample
 from ...errors import UsageError
 from ..judges import EndpointJudge, TextModel, judge_answers
-from ..rates import Rate, ScoreTable, groups_of, rate
+from ..rates import Rate, ScoreTable, rate
 from ..reaction import REACTIONS, ReactionScorer, judge_reactions, reaction_note
 from ..refusal import RefusalRule
 from ..rubrics import Rubric

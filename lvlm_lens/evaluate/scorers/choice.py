@@ -6,8 +6,9 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
+from ...data.groups import groups_of
 from ...data.sample import Sample
-from ..rates import ScoreTable, groups_of, rate
+from ..rates import ScoreTable, rate
 from ..refusal import normalise
 from ..thinking import split_thinking
 from .asr import check_lengths

@@ -13,9 +13,10 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
+from ...data.groups import groups_of
 from ...data.sample import Sample
 from ...errors import UsageError
-from ..rates import ScoreTable, groups_of, rate
+from ..rates import ScoreTable, rate
 from ..refusal import normalise
 from ..thinking import split_thinking
 from .asr import check_lengths

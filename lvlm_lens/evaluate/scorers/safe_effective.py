@@ -14,10 +14,13 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
+
+from ...data.groups import groups_of
 from ...data.sample import Sample
 from ...errors import UsageError
 from ..judges import EndpointJudge, TextModel, judge_answers
-from ..rates import ScoreTable, groups_of, rate
+from ..rates import ScoreTable, rate
 from ..rubrics import Rubric
 
 Votes = Sequence[Sequence[float | None]]
@@ -34,7 +37,7 @@ def safe_effective(
     mode: Literal["fixed", "paper"] = "fixed",
     benchmark: str = "siuo",
     ids: Sequence[str] = (),
-    groups: Sequence[str] | None = None,
+    groups: Sequence[str] | np.ndarray | None = None,
 ) -> ScoreTable:
     """Rates of safe, effective and both, from verdicts ``[items][answers]`` in {1, 0, None}."""
     if mode not in ("fixed", "paper"):

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...data.groups import groups_of
 from ...data.sample import Sample
 from ...errors import UsageError
 from ..judges import EndpointJudge, TextModel, judge_answers
-from ..rates import ScoreTable, bootstrap, groups_of, rate
+from ..rates import ScoreTable, bootstrap, rate
 from .asr import check_lengths
 
 

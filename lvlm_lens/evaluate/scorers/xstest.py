@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ...data.groups import groups_of
 from ...data.sample import Sample
 from ..judges import EndpointJudge, TextModel, judge_answers, unread
-from ..rates import ScoreTable, groups_of, rate
+from ..rates import ScoreTable, rate
 from ..reaction import ReactionScorer
 from ..refusal import RefusalRule
 from .asr import check_lengths
