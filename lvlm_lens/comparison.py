@@ -28,8 +28,8 @@ from .locate.curve import Curve
 from .locate.draws import load_curves
 from .locate.locating import ROLE_NAMES
 from .locate.roles import LayerRoles, floor_of, onsets
-from .runfolder import RunFolder
 from .stats.groups import paired_bootstrap
+from .storage.runfolder import RunFolder
 from .sweep import SweepResult
 
 SCHEMA = "lvlm-lens/compare/1"

@@ -18,8 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from .config import SweepConfig, parse_blocks
 from .data import Dataset, Sample
 from .errors import LensError, ModelError, RunFolderError, context
@@ -32,7 +30,6 @@ from .locate.roles import LayerRoles
 from .models.positions import Positions
 from .provenance import environment
 from .resultschema import read_result
-from .runfolder import RunFolder, write_atomic
 from .stages.defending import defence_stage, table_stage
 from .stages.drawing import draw_causal, draw_defenses, draw_figures
 from .stages.drawing_measures import draw_measures
@@ -41,6 +38,9 @@ from .stages.inputs import describe_data, load_inputs, naming_left_out, run_iden
 from .stages.measuring import make_study, measure_stage, parse_measures, twin_lens
 from .stages.patching import patch_stage
 from .stages.reading import gather_resumable, read_backbone
+from .storage.commit import write_atomic
+from .storage.plain import plain
+from .storage.runfolder import RunFolder
 
 SCHEMA = "lvlm-lens/sweep/1"
 Tell = Callable[[str, int, int], None]
@@ -172,15 +172,15 @@ def run_sweep(config: SweepConfig, tell: Tell | None = None, command: list[str] 
         "config": config.to_dict(),
         "curves": [curve.to_dict() for curve in curves.values()],
         "roles": located.roles.to_dict(),
-        "order_test": _plain(located.order_test),
+        "order_test": plain(located.order_test),
         "quadrants": list(located.quadrants),
         "perceived_note": perceived_note(located.roles.perception),
         "backbone": backbone,
         "trajectories": located.trajectories,
-        **_plain(findings.to_dict()),
-        "causal": _plain(causal),
-        "sasa": _plain(sasa),
-        "defenses": _plain(defenses),
+        **plain(findings.to_dict()),
+        "causal": plain(causal),
+        "sasa": plain(sasa),
+        "defenses": plain(defenses),
         "notes": [*located.notes, *no_twin],
         "figures": figures,
         "environment": environment(config.seed, command),
@@ -203,18 +203,3 @@ def _write_tables(folder: Path, curves: Mapping[str, Curve]) -> None:
 
     frames = [curve.to_dataframe() for curve in curves.values()]
     pd.concat(frames, ignore_index=True).to_parquet(folder / "curves.parquet", index=False)
-
-
-def _plain(value: Any) -> Any:
-    """Numbers of numpy to plain ones; NaN to ``None`` (strict JSON has none)."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value

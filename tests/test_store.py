@@ -12,11 +12,11 @@ from PIL import Image
 
 from lvlm_lens import LVLM, Sample
 from lvlm_lens.activations import ActivationStore, Site, capture_to
-from lvlm_lens.activations.folder import Folder
-from lvlm_lens.activations.ledger import Claims
 from lvlm_lens.data.images import ImageBytes, ImageObject
 from lvlm_lens.errors import DataError, RunFolderError, SiteError
 from lvlm_lens.models.tiny import tiny_model
+from lvlm_lens.storage.folder import Folder
+from lvlm_lens.storage.ledger import Claims
 
 WORDS = "Can my toddler play with this? "
 
@@ -152,13 +152,13 @@ def test_another_capture_is_refused_field_by_field(model, data, tmp_path):
         ({"model": other}, ["model.weights_hash"]),
         ({"model": LVLM(net, processor)}, ["model.processor_hash"]),
         ({"model": LVLM(model.model, model.processor, system="Be kind.")}, ["model.system"]),
-        ({"data": data[:-1]}, ["data.samples: the store has 18, asked for 17", "data.fingerprint"]),
+        ({"data": data[:-1]}, ["data.samples: 18 there, 17 now", "data.fingerprint"]),
         ({"data": [replace(data[0], text="Other words"), *data[1:]]}, ["data.fingerprint"]),
         ({"data": [*data[:-1], replace(data[-1], images=tuple(pictures(1, seed=9)))]}, ["data.fingerprint"]),
-        ({"sites": "z"}, ["sites: the store has ['blocks.0.hook_resid_post'"]),
-        ({"positions": "all"}, ["positions: the store has 'last', asked for 'all'"]),
-        ({"dtype": torch.bfloat16}, ["dtype: the store has 'float32', asked for 'bfloat16'"]),
-        ({"batch_size": 8, "logits": True}, ["batch_size: the store has 4", "logits: the store has False"]),
+        ({"sites": "z"}, ["sites: ['blocks.0.hook_resid_post'"]),
+        ({"positions": "all"}, ["positions: 'last' there, 'all' now"]),
+        ({"dtype": torch.bfloat16}, ["dtype: 'float32' there, 'bfloat16' now"]),
+        ({"batch_size": 8, "logits": True}, ["batch_size: 4 there", "logits: False there"]),
     ]
     for change, fields in cases:
         arguments = {"model": model, "data": data, "to": tmp_path / "a", "batch_size": 4, **change}

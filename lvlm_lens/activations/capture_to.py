@@ -25,15 +25,15 @@ from ..models.batching import batches
 from ..models.encode import Encoded
 from ..models.loaded import LoadedModel
 from ..models.positions import Positions
+from ..storage.folder import Folder
+from ..storage.layout import ArrayPlan, Layout, chunk_width, torch_name
+from ..storage.ledger import Entry
 from .ahead import ahead
 from .capture import gather_positions
 from .features import FeatureCache
-from .folder import Folder
 from .gather import Picker
 from .hooks import attached
 from .identity import data_identity, model_identity, sample_record
-from .layout import ArrayPlan, Layout, chunk_width, torch_name
-from .ledger import Entry
 from .loop import OnError, Progress, encode_readable
 from .sites import Site, Tap, expand_sites, tap
 from .store import ActivationStore

@@ -60,20 +60,3 @@ def data_identity(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for record in records:
         digest.update(json.dumps([record["id"], record["text"], record["images"]]).encode())
     return {"samples": len(records), "fingerprint": digest.hexdigest()}
-
-
-def differences(stored: Mapping[str, Any], asked: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Fields in which two identities differ: ``model.dtype: the store has 'float32', asked for 'bfloat16'``."""
-    found: list[str] = []
-    for name in [*stored, *(name for name in asked if name not in stored)]:
-        ours, theirs = stored.get(name), asked.get(name)
-        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
-            found += differences(ours, theirs, f"{prefix}{name}.")
-        elif ours != theirs:
-            found.append(f"{prefix}{name}: the store has {_short(ours)}, asked for {_short(theirs)}")
-    return found
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:70]}... ({len(text)} characters)"

@@ -26,11 +26,13 @@ import numpy as np
 from ..data import Sample
 from ..errors import RunFolderError, SiteError
 from ..models.positions import Positions
+from ..storage.commit import PARTIAL, writing
+from ..storage.folder import Folder
+from ..storage.identity import require
+from ..storage.layout import ArrayPlan, Arrays, Layout
+from ..storage.ledger import Claims, Entry, Ledger, checksum
 from .activations import Activations, BlockView
-from .folder import Folder, writing
-from .identity import differences, sample_from
-from .layout import ArrayPlan, Arrays, Layout
-from .ledger import Claims, Entry, Ledger, checksum
+from .identity import sample_from
 from .sites import Site
 
 FORMAT = "lvlm-lens activations"
@@ -138,12 +140,8 @@ class ActivationStore:
 
     def require(self, identity: Mapping[str, Any]) -> None:
         """Raise :class:`RunFolderError` with every differing field unless the store belongs to ``identity``."""
-        found = differences(self.manifest["identity"], json.loads(json.dumps(identity)))
-        if found:
-            raise RunFolderError(
-                f"{self.folder.address} belongs to another capture; choose another folder. It differs in\n  "
-                + "\n  ".join(found)
-            )
+        hint = "give another folder, or remove this one"
+        require(self.folder.address, self.manifest["identity"], identity, "capture", hint)
 
     # -- what is there -----------------------------------------------------------------------
 
@@ -340,7 +338,7 @@ class ActivationStore:
         """Remove what killed writers left behind, once every row is finished."""
         self.claims.clear()
         if self.folder.local is not None:
-            for leftover in self.folder.local.rglob("*.partial"):
+            for leftover in self.folder.local.rglob(f"*{PARTIAL}"):
                 leftover.unlink(missing_ok=True)
 
     # -- the rest of the interface of Activations ----------------------------------------------
@@ -382,4 +380,4 @@ class _Lazy(Mapping[Site, np.ndarray]):
 
 
 def _is_own(name: str) -> bool:
-    return name in _OWN or name.endswith(".partial")
+    return name in _OWN or name.endswith(PARTIAL)

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from .folder import flush_file, flush_folder, writing
-from .layout import ArrayPlan, as_bits
-from .ledger import Entry, checksum
+from ..storage.commit import flush_file, flush_folder, writing
+from ..storage.layout import ArrayPlan, as_bits
+from ..storage.ledger import Entry, checksum
 from .store import ActivationStore
 
 Part = tuple[list[int], torch.Tensor, list[int]]

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..activations.layout import ArrayPlan, Layout
-from ..activations.ledger import Entry
 from ..activations.sites import Site
 from ..activations.store import ActivationStore
 from ..activations.writer import StoreWriter
+from ..storage.layout import ArrayPlan, Layout
+from ..storage.ledger import Entry
 
 
 def bench_reading(megabytes: int = 128, rounds: int = 7, width: int = 1024, tokens: int = 64) -> dict[str, Any]:

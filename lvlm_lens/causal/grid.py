@@ -7,9 +7,7 @@ same command continues with the pairs that have none.  No pickle is read or writ
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +18,8 @@ import numpy as np
 from ..errors import RunFolderError
 from ..stats.groups import bootstrap_mean, bootstrap_ratio
 from ..stats.maxt import attainable, max_t
+from ..storage.commit import replacing, write_atomic, writing
+from ..storage.identity import fingerprint, require
 
 TOLD = 4.0
 """A change must be so many times the noise (the same forward in another batch shape) to be told from it."""
@@ -352,20 +352,14 @@ class GridFolder:
 
     def __init__(self, path: Path, settings: dict[str, Any], replace: bool = False) -> None:
         self.path, self.settings = path, settings
-        self.fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-        try:
+        self.fingerprint = fingerprint(settings)
+        with writing(f"folder {str(path)!r}"):
             path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise RunFolderError(f"folder {str(path)!r} cannot be made: {error}") from error
         manifest = path / MANIFEST
         if manifest.exists() and not replace:
             before = json.loads(manifest.read_text(encoding="utf-8"))
             if before.get("fingerprint") != self.fingerprint:
-                old = before.get("settings", {})
-                changed = sorted(key for key in {*settings, *old} if settings.get(key) != old.get(key))
-                raise RunFolderError(
-                    f"folder {str(path)!r} holds a grid with other settings ({', '.join(changed)}); give another folder"
-                )
+                require(f"folder {str(path)!r}", before.get("settings", {}), settings, "grid", "give another folder")
             return
         for stale in path.glob("part-*.parquet"):
             stale.unlink()
@@ -407,9 +401,8 @@ class GridFolder:
         if null is not None:
             rows("null", null, ("draw", *AXES))
         table = pa.table({name: np.concatenate(pieces) for name, pieces in columns.items()})
-        temporary = self.path / f".part-{numbers[0]:06d}.tmp"
-        pq.write_table(table, temporary)
-        _commit(temporary, self.path / f"part-{numbers[0]:06d}.parquet")
+        with replacing(self.path / f"part-{numbers[0]:06d}.parquet") as beside:
+            pq.write_table(table, beside)
 
     def finish(self, grid: PatchGrid) -> None:
         """Write what the run found out about itself."""
@@ -417,12 +410,4 @@ class GridFolder:
 
     def _manifest(self, **more: Any) -> None:
         text = json.dumps({"fingerprint": self.fingerprint, "settings": self.settings, **more}, indent=1)
-        temporary = self.path / f".{MANIFEST}.tmp"
-        temporary.write_text(text, encoding="utf-8")
-        _commit(temporary, self.path / MANIFEST)
-
-
-def _commit(temporary: Path, final: Path) -> None:
-    with temporary.open("rb") as handle:
-        os.fsync(handle.fileno())
-    temporary.replace(final)
+        write_atomic(self.path / MANIFEST, text)

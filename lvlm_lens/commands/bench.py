@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     if options.out is not None:
         from pathlib import Path
 
-        from ..runfolder import write_atomic
+        from ..storage.commit import write_atomic
 
         write_atomic(Path(options.out), text + "\n")
     print(text if options.json else table)

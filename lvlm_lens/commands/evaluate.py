@@ -38,8 +38,8 @@ def run(options: argparse.Namespace) -> int:
     from ..evaluate.judged import make_judge
     from ..plots.defenses import defense_plane
     from ..plots.theme import save_figure
-    from ..runfolder import RunFolder
     from ..stages.inputs import load_inputs
+    from ..storage.runfolder import RunFolder
 
     folder = RunFolder(Path(config.out)) if config.out is not None else None
     judge = None

@@ -145,7 +145,7 @@ def _constructed(options: argparse.Namespace, procedures: list[Any]) -> int:
     """The study on constructed models; its record is what the table of every run quotes."""
     from ..provenance import environment
     from ..rivals.planted import run_planted
-    from ..runfolder import write_atomic
+    from ..storage.commit import write_atomic
 
     folder = Path(options.out) if options.out is not None else None
     trials = None if folder is None else folder / "trials"

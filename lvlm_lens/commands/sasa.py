@@ -35,8 +35,8 @@ def run(options: argparse.Namespace) -> int:
     from ..defenses.sasa_report import sasa_report
     from ..plots.sasa import plot_controls, plot_gain_map, plot_label_efficiency, plot_patching_change
     from ..plots.theme import save_figure
-    from ..runfolder import RunFolder
     from ..stages.inputs import load_inputs
+    from ..storage.runfolder import RunFolder
 
     folder = RunFolder(Path(config.out)) if config.out is not None else None
     with progress_bars(options.quiet) as tell:

@@ -25,8 +25,8 @@ def run(options: argparse.Namespace) -> int:
 
     from ..errors import UsageError
     from ..provenance import environment
-    from ..runfolder import write_atomic
     from ..selftest.study import run_study, table
+    from ..storage.commit import write_atomic
 
     try:
         pairs = [int(word) for word in options.pairs.split(",")]

@@ -93,8 +93,9 @@ def _own_options(given: list[str]) -> dict[str, Any]:
 def _job(options: argparse.Namespace, name: str) -> Any:
     from ..config import loading_options, short_name
     from ..data import Dataset
+    from ..data.limits import limited
     from ..data.registry import load_dataset
-    from ..stages.inputs import best_device, limited
+    from ..stages.inputs import best_device
     from ..train import Job, Settings
 
     columns: dict[str, Any] = columns_from(options)

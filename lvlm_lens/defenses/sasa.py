@@ -35,6 +35,7 @@ from ..errors import DataError, ModelError, UsageError
 from ..lens import LVLM
 from ..locate.statistics import auroc, group_folds
 from ..models.batching import batches, in_batches
+from ..storage.arrays import load_arrays, save_arrays
 from .base import Detector, labelled
 from .probe import LogisticProbe
 from .projection import Cell, Edit, edit
@@ -124,7 +125,7 @@ def extract(
         file = None
         if folder is not None:
             words = "\0".join([asked, *(f"{samples[i].id}\1{samples[i].text}" for i in batch)])
-            file = folder / f"{hashlib.sha256(words.encode()).hexdigest()[:24]}.npz"
+            file = folder / f"{hashlib.sha256(words.encode()).hexdigest()[:24]}.safetensors"
             if file.is_file():
                 found = _Passes.load(file)
                 if not checked:
@@ -206,25 +207,19 @@ class _Passes(NamedTuple):
 
     def save(self, file: Path) -> None:
         """Write it so that it is whole under its name or not there."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
         arrays = {f"{name}{n}": x for name in ("plain", "cells") for n, x in enumerate(getattr(self, name))}
         counts = {name: np.array(getattr(self, name), dtype=np.int64) for name in ("tokens", "negative")}
-        with partial.open("wb") as stream:
-            every: dict[str, Any] = {"logits": self.logits, "check_error": self.check_error, **counts, **arrays}
-            np.savez(stream, engine=np.array(self.engine), **every)
-        partial.replace(file)
+        scalars = {"check_error": np.array(self.check_error)}
+        save_arrays(file, {"logits": self.logits, **scalars, **counts, **arrays}, {"engine": self.engine})
 
     @classmethod
     def load(cls, file: Path) -> _Passes:
         """Inverse of :meth:`save`."""
-        with np.load(file, allow_pickle=False) as kept:
-            plain, cells = (
-                [kept[f"{name}{n}"] for n in range(sum(key.startswith(name) for key in kept))]
-                for name in ("plain", "cells")
-            )
-            tokens, negative = (kept[name].tolist() for name in ("tokens", "negative"))
-            return cls(kept["logits"], plain, cells, tokens, negative, float(kept["check_error"]), str(kept["engine"]))
+        kept, about = load_arrays(file)
+        counts = {name: sum(key.startswith(name) for key in kept) for name in ("plain", "cells")}
+        plain, cells = ([kept[f"{name}{n}"] for n in range(count)] for name, count in counts.items())
+        tokens, negative = (kept[name].tolist() for name in ("tokens", "negative"))
+        return cls(kept["logits"], plain, cells, tokens, negative, float(kept["check_error"]), about["engine"])
 
 
 def _numbers(values: torch.Tensor) -> np.ndarray:

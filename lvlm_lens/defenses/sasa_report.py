@@ -9,7 +9,6 @@ The map and the table of controls speak of one split and of the probes fitted th
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -29,6 +28,7 @@ from ..lens import LVLM
 from ..locate.statistics import Resampling, group_folds
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
 from ..stats.maxt import attainable
+from ..storage.plain import plain
 from .base import threshold_at
 from .contest import MARGIN, REPEATS
 from .probe import LogisticProbe
@@ -168,21 +168,6 @@ class SASAReport:
             f"{found['gap_plain']:.2f} and {found['gap_projected']:.2f} nats; the change leaves out 0 in "
             f"{moved} of {len(found['cells'])} cells (not adjusted)"
         )
-
-
-def plain(value: Any) -> Any:
-    """Numbers, lists and dictionaries that JSON knows; NaN and infinity become ``None``."""
-    if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, (np.integer, np.bool_)):
-        return value.item()
-    if isinstance(value, (float, np.floating)):
-        return float(value) if math.isfinite(value) else None
-    return value
 
 
 def parts_of(data: Sequence[Sample], n_train: int | None, n_test: int | None, seed: int) -> tuple[list[Sample], ...]:

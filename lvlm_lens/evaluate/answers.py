@@ -8,7 +8,6 @@ off.  A sample that cannot be answered is a line with its error: counted, never 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import Any, Protocol
 
 from ..data import Sample
 from ..errors import DataError, ImageLostError, NumericalError, RunFolderError
+from ..storage.commit import append_line, write_atomic
+from ..storage.identity import require
 
 
 class Answering(Protocol):
@@ -65,7 +66,7 @@ class AnswerLedger:
 
     def _read(self, path: Path) -> None:
         if not path.exists() or not path.stat().st_size:
-            path.write_text(json.dumps({"head": self.head}) + "\n", encoding="utf-8")
+            write_atomic(path, json.dumps({"head": self.head}) + "\n")
             return
         raw = path.read_bytes()
         whole = raw[: raw.rfind(b"\n") + 1]  # a torn last line was never finished
@@ -75,11 +76,7 @@ class AnswerLedger:
             rows = [Answer(**row) for row in lines[1:]]
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise RunFolderError(f"{path.name} is not a ledger of answers ({error}); choose another folder") from error
-        if found != self.head:
-            differ = sorted(k for k in {*found, *self.head} if found.get(k) != self.head.get(k))
-            raise RunFolderError(
-                f"{path.name} holds answers of another run (different: {', '.join(differ)}); choose another folder"
-            )
+        require(path.name, found, self.head, "run", "give another folder")
         if len(whole) != len(raw):
             with path.open("r+b") as file:
                 file.truncate(len(whole))
@@ -90,10 +87,7 @@ class AnswerLedger:
         self.answers.update({row.id: row for row in rows})
         if self.path is None or not rows:
             return
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(asdict(row)) + "\n" for row in rows))
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(self.path, "".join(json.dumps(asdict(row)) + "\n" for row in rows))
 
 
 def collect_answers(

@@ -30,12 +30,13 @@ from ..lens import LVLM
 from ..locate.statistics import Resampling, group_folds, interval, weighted_auprc, weighted_auroc, weighted_tpr_at_fpr
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
 from ..stats.groups import paired_test
+from ..storage.plain import plain
 from .answers import Answer, AnswerLedger, collect_answers
 from .cost import Cost, metered
 from .inside import InsideTable, inside_text
 from .judged import judged_success
 from .judges import EndpointJudge, TextModel
-from .rates import Rate, rate
+from .rates import rate
 from .reaction import REACTIONS, Reaction, ReactionScorer, question_of, reaction_note
 from .utility import is_correct
 
@@ -85,7 +86,7 @@ class EvaluationResult:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, without the answers (they are in the ledgers)."""
-        return _plain(
+        return plain(
             {
                 "setting": self.setting,
                 "rows": self.rows,
@@ -460,20 +461,6 @@ def _first_token(
         "over_refusal": _rate([(bool(over), group) for over, _, harmful, group in rows if not harmful]),
         "agreement_with_answers": _rate([(bool(over) == word, group) for over, word, _, group in rows]),
     }
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, Rate):
-        return _plain(asdict(value))
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from ..lens import LVLM
 from ..plots.comparison import plot_comparison
 from ..plots.theme import save_figure
 from ..provenance import environment
-from ..runfolder import RunFolder, write_atomic
+from ..storage.commit import write_atomic
+from ..storage.runfolder import RunFolder
 from .context import Context
 from .page import recipe_page, summary_page
 from .recipe import CLAIM_STATES, Recipe, RecipeResult

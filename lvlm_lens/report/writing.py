@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from ..errors import RunFolderError
-from ..runfolder import write_atomic
+from ..storage.commit import write_atomic
 from .folder import ReportFolder
 from .parts import Page
 from .views import view_of

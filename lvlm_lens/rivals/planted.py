@@ -30,10 +30,10 @@ from ..data import Pair
 from ..errors import UsageError
 from ..locate.evidence import gather
 from ..locate.locating import share
-from ..runfolder import write_atomic
 from ..selftest.constructed import build
 from ..selftest.items import draw_items
 from ..selftest.plan import SEPARATIONS, Plan, draw_plan
+from ..storage.commit import write_atomic
 from .bench import ask
 from .procedure import Procedure
 from .read import read_all

@@ -20,13 +20,15 @@ from ..data import Pair, Sample
 from ..defenses.sasa import out_of_fold
 from ..defenses.shiftdc import ShiftDC
 from ..errors import DataError, LensError
-from ..lens import LVLM
 from ..locate.evidence import Evidence
 from ..locate.locating import group_names, harm_labels, joint_items
 from ..locate.refusal_lens import RefusalLens
 from ..locate.statistics import group_folds
 from ..locate.study import unembedding_of
 from .readings import Readings, load_arrays, save_arrays
+from ..lens import LVLM
+from ..storage.arrays import load_arrays, save_arrays
+from .readings import Readings
 
 Tell = Callable[[str, int, int], None]
 FOLDS = 5
@@ -110,7 +112,7 @@ def _kept(folder: Path | None, name: str, read: Callable[[], Mapping[str, np.nda
     file = folder / f"{name}.safetensors" if folder is not None else None
     why = folder / f"{name}.json" if folder is not None else None
     if file is not None and file.is_file():
-        return load_arrays(file)
+        return load_arrays(file)[0]
     if why is not None and why.is_file():
         return str(json.loads(why.read_text(encoding="utf-8")))
     try:
@@ -121,7 +123,7 @@ def _kept(folder: Path | None, name: str, read: Callable[[], Mapping[str, np.nda
             why.write_text(json.dumps(str(error)), encoding="utf-8")
         return str(error)
     if file is not None:
-        save_arrays(file, **found)
+        save_arrays(file, found)
     return found
 
 

@@ -9,12 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from ..errors import RunFolderError
 
 ROWWISE = ("last", "mean", "cosines", "lens_top", "top", "heads_right", "push", "drop", "gap", "first_token")
 
@@ -88,23 +85,3 @@ class Readings:
             if getattr(self, name) is None:
                 return self.reasons.get(name, f"{name} was not read")
         return ""
-
-
-def save_arrays(path: Path, **arrays: np.ndarray) -> None:
-    """Write arrays as safetensors, whole or not at all."""
-    from safetensors.numpy import save_file
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, partial)
-    partial.replace(path)
-
-
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read what :func:`save_arrays` wrote."""
-    from safetensors.numpy import load_file
-
-    try:
-        return dict(load_file(path))
-    except Exception as error:  # safetensors raises its own kinds
-        raise RunFolderError(f"{path} cannot be read ({error}); remove it and run again") from error

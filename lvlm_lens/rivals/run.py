@@ -16,9 +16,9 @@ from ..errors import LensError
 from ..plots.rivals import plot_rivals
 from ..plots.theme import save_figure
 from ..provenance import environment
-from ..runfolder import RunFolder
 from ..stages.inputs import describe_data, load_inputs, run_identity
 from ..stages.reading import gather_resumable
+from ..storage.runfolder import RunFolder
 from .bench import Rival, Tell, run_rivals
 from .planted import planted_row
 from .procedure import Procedure

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DataError, ModelError
 from ..provenance import dataset_hash, environment
-from ..runfolder import RunFolder
+from ..storage.runfolder import RunFolder
 
 if TYPE_CHECKING:
     from .method import Job, Method

@@ -29,7 +29,8 @@ import torch
 from ..data import Dataset, Sample
 from ..errors import DataError, LensError
 from ..models.extras import needs
-from ..runfolder import RunFolder, write_atomic
+from ..storage.commit import write_atomic
+from ..storage.runfolder import RunFolder
 from .controls import controlled
 from .folder import ADAPTER_WEIGHTS, AUDIT, CHECKPOINTS, RECORD, ROWS, finish, identity, read_rows, read_training
 from .method import AdapterMethod, Job, Method, Row, Settings

@@ -1,40 +1,15 @@
 """A store's folder: small files that appear whole or not at all, on a disk or at any fsspec address.
 
-On a local disk a file is written beside its place, flushed to the device, renamed into place, and
-the folder is flushed too, so that a kill or a power cut leaves the old file, the new one, or none.
-Object stores put an object whole by themselves.
+On a local disk files are committed as ``commit.py`` tells; object stores put an object whole by themselves.
 """
 
 from __future__ import annotations
 
-import errno
-import os
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..errors import RunFolderError
-
-
-@contextmanager
-def writing(what: str) -> Iterator[None]:
-    """Turn the operating system's refusal to write into a :class:`RunFolderError` that says why."""
-    try:
-        yield
-    except OSError as error:
-        reasons = {
-            errno.ENOSPC: "the disk is full; free some space and run the same command again, finished rows are kept",
-            errno.EDQUOT: "the disk quota is used up; free some space and run the same command again",
-            errno.EFBIG: "a file would grow over the size limit; raise it or use smaller chunks",
-            errno.EROFS: "the file system is read-only; choose another folder",
-            errno.EACCES: "permission is denied; choose a folder that can be written",
-            errno.EPERM: "the operation is not permitted; choose a folder that can be written",
-            errno.ENOTDIR: "a part of the path is a file; choose another folder",
-        }
-        reason = reasons.get(error.errno or 0, str(error))
-        raise RunFolderError(f"{what} cannot be written: {reason}") from error
+from .commit import write_atomic, writing
 
 
 class Folder:
@@ -87,22 +62,11 @@ class Folder:
 
     def commit(self, name: str, data: bytes) -> None:
         """Write a file so that it is there whole or not at all, and on the device when this returns."""
+        if self.local is not None:
+            write_atomic(self.local / name, data)
+            return
         with writing(f"{self.address}/{name}"):
-            if self.local is None:
-                self.fs.pipe_file(self._at(name), data)
-                return
-            path = self.local / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            beside = path.with_name(f".{path.name}.{uuid.uuid4().hex}.partial")
-            try:
-                with beside.open("wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                beside.replace(path)
-            finally:
-                beside.unlink(missing_ok=True)
-            flush_folder(path.parent)
+            self.fs.pipe_file(self._at(name), data)
 
     def remove(self, name: str) -> None:
         """Remove a file where it is there."""
@@ -110,18 +74,3 @@ class Folder:
             (self.local / name).unlink(missing_ok=True)
         elif self.fs.exists(self._at(name)):
             self.fs.rm_file(self._at(name))
-
-
-def flush_file(path: Path) -> None:
-    """Wait until a written file is on the device."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def flush_folder(path: Path) -> None:
-    """Wait until a folder's entries are on the device (where the system can flush folders)."""
-    if os.name == "posix":
-        flush_file(path)

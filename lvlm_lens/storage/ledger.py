@@ -27,7 +27,8 @@ import xxhash
 from filelock import FileLock, Timeout
 
 from ..errors import RunFolderError
-from .folder import Folder, writing
+from .commit import writing
+from .folder import Folder
 
 STALE_SECONDS = 1800.0
 """A claim at a remote address older than this is taken over."""

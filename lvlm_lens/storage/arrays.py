@@ -1,0 +1,34 @@
+"""A few named arrays, and text about them, in one safetensors file that is whole or absent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import RunFolderError
+from .commit import replacing
+
+
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], about: dict[str, str] | None = None) -> None:
+    """Write arrays by name; ``about`` is kept as the file's metadata."""
+    from safetensors.numpy import save_file
+
+    with replacing(path) as beside:
+        save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, beside, metadata=about)
+
+
+def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Arrays by name and the metadata.
+
+    Raises:
+        RunFolderError: the file is missing or none of these.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError) as error:
+        raise RunFolderError(f"{path} cannot be read ({error}); remove it and run again") from error
