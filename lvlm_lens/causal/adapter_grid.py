@@ -33,7 +33,6 @@ from ..data import Pair
 from ..errors import DataError, NumericalError, RunFolderError, SiteError, UsageError, near_matches
 from ..lens import LVLM
 from ..models.batching import in_batches
-from ..runfolder import write_atomic
 from ..storage.commit import write_atomic
 from .adapter_runs import Runs, compare_with_whole, largest, plain_logits
 from .adapter_switches import IN_BLOCK, OFF, ON, ON_BUT_RANDOM, OUTSIDE, RANDOM, Config, Switches, Unit, switchable

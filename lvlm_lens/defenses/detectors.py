@@ -15,8 +15,8 @@ from ..activations import Site, capture
 from ..data import Sample
 from ..data.groups import groups_of
 from ..errors import DataError, UsageError
-from ..locate.statistics import auroc, group_folds
 from ..lens import LVLM
+from ..locate.statistics import auroc, group_folds
 from .base import Detector, labelled
 from .probe import LogisticProbe
 from .sasa import extract, out_of_fold

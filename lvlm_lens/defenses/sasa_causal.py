@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from ..data import Sample
-from ..lens import LVLM
 from ..data.groups import groups_of
+from ..lens import LVLM
 from ..locate.statistics import Resampling, auroc, interval, weighted_auroc, weighted_mean
 from ..models.batching import in_batches
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids

@@ -20,13 +20,12 @@ from ..data import Pair, Sample
 from ..defenses.sasa import out_of_fold
 from ..defenses.shiftdc import ShiftDC
 from ..errors import DataError, LensError
+from ..lens import LVLM
 from ..locate.evidence import Evidence
 from ..locate.locating import group_names, harm_labels, joint_items
 from ..locate.refusal_lens import RefusalLens
 from ..locate.statistics import group_folds
 from ..locate.study import unembedding_of
-from .readings import Readings, load_arrays, save_arrays
-from ..lens import LVLM
 from ..storage.arrays import load_arrays, save_arrays
 from .readings import Readings
 

@@ -13,9 +13,8 @@ from ..defenses.sasa_map import CONTROL_NAMES
 from ..defenses.sasa_report import SASAReport, sasa_report
 from ..errors import DataError, ModelError, RunFolderError, UsageError
 from ..evaluate.evaluation import EvaluationResult, evaluate
-from ..locate.roles import LayerRoles
-from ..runfolder import RunFolder
 from ..lens import LVLM
+from ..locate.roles import LayerRoles
 from ..storage.runfolder import RunFolder
 from .work import Work, batches_of
 
