@@ -1,0 +1,125 @@
+"""HySAC: the geometry against geoopt, the loss against its definition, traversal, a CLIP that trains and comes back."""
+
+import math
+
+import pytest
+import torch
+
+from lvlm_lens.train.hysac import lorentz
+from lvlm_lens.train.hysac.loss import ENTAILMENTS, MATCHED, Head, Terms
+from lvlm_lens.train.hysac.retrieval import hits
+from lvlm_lens.train.hysac.traversal import Traversal, safe_bound
+
+geoopt = pytest.importorskip("geoopt")
+CURVATURES = (0.25, 1.0, 4.0)
+
+
+def points(n: int, c: float, size: float = 1.0, seed: int = 0) -> torch.Tensor:
+    chance = torch.Generator().manual_seed(seed)
+    return lorentz.lift(size * torch.randn(n, 6, generator=chance, dtype=torch.float64), c)
+
+
+def whole(x: torch.Tensor, c: float) -> torch.Tensor:
+    """geoopt's points: time part first."""
+    return torch.cat([lorentz.time_part(x, c), x], -1)
+
+
+@pytest.mark.parametrize("c", CURVATURES)
+def test_the_geometry_is_geoopts(c):
+    space = geoopt.Lorentz(k=1 / c)
+    v = torch.randn(5, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    lifted = space.expmap0(torch.cat([torch.zeros(5, 1, dtype=torch.float64), v], -1))
+    torch.testing.assert_close(whole(lorentz.lift(v, c), c), lifted)
+    x, y = points(5, c), points(5, c, seed=2)
+    expected = torch.stack([space.dist(whole(x, c)[i].expand(5, -1), whole(y, c)) for i in range(5)])
+    torch.testing.assert_close(lorentz.distance(x, y, c), expected)
+    torch.testing.assert_close(lorentz.radius(x, c), space.dist0(whole(x, c)))
+    torch.testing.assert_close(lorentz.radius(lorentz.lift(v, c), c), v.norm(dim=-1))
+    # the exterior angle, from logarithmic maps: between the continued ray from the origin and the way to y
+    origin = torch.zeros(5, 7, dtype=torch.float64)
+    origin[:, 0] = 1 / math.sqrt(c)
+    away, there = -space.logmap(whole(x, c), origin), space.logmap(whole(x, c), whole(y, c))
+    cosine = space.inner(x, away, there) / (space.inner(x, away) * space.inner(x, there)).sqrt()
+    angle = torch.acos(cosine)
+    torch.testing.assert_close(lorentz.exterior_angle(x, y, c), angle, atol=1e-5, rtol=0)
+
+
+def test_traversal_reaches_its_target_only_when_it_is_fixed():
+    x = points(50, 2.0, size=2.0)
+    assert safe_bound(x, 2.0) == pytest.approx(float(torch.quantile(lorentz.radius(x, 2.0), 0.95)), rel=1e-5)
+    for mode, reached in (("fixed", 0.9), ("paper", math.asinh(math.sqrt(2) * 0.9) / math.sqrt(2))):
+        moved_to, moved = Traversal(0.9, 2.0, None, mode)(x)
+        assert moved.any() and torch.equal(moved_to[~moved], x[~moved])
+        torch.testing.assert_close(
+            lorentz.radius(moved_to[moved], 2.0), torch.full((int(moved.sum()),), reached).double()
+        )
+    assert Traversal(0.9, 2.0).target == pytest.approx(0.9 + math.tanh(0.05) + 1)
+
+
+def test_the_loss_is_the_sum_of_its_terms_and_each_can_be_left_out():
+    torch.manual_seed(0)
+    features = {name: torch.randn(4, 8) for name in ("T", "I", "T*", "I*")}
+    head = Head(8)
+    loss, parts = head(features)
+    assert len(parts) == 7 and float(loss) == pytest.approx(sum(parts.values()) / 7, rel=1e-5)
+    c = float(head.curvature)
+    at = {name: lorentz.lift(f * 8**-0.5, c) for name, f in features.items()}
+    logits = -lorentz.distance(at["T"], at["I*"], c) / 0.07
+    both = [torch.diagonal(-table.log_softmax(1)).mean() for table in (logits, logits.T)]
+    assert parts["C(T,I*)"] == pytest.approx(float(sum(both) / 2), rel=1e-4)
+    hinge = lorentz.exterior_angle(at["I"], at["T*"], c) - lorentz.half_aperture(at["I"], c)
+    assert parts["E(I->T*)"] == pytest.approx(float(hinge.clamp_min(0).mean()), rel=1e-5)
+    fewer = Head(8, Terms(contrasts=MATCHED, weight=0.0))(features)[1]
+    assert set(fewer) == {"C(T,I)", "C(T*,I*)"}
+    euclidean = Head(8, Terms("euclidean"))(features)[1]
+    assert len(euclidean) == 4 and len(ENTAILMENTS) == 3
+
+
+def test_hits_count_ties_against_the_query():
+    similarity = torch.tensor([[0.9, 0.1, 0.3], [0.5, 0.5, 0.1], [0.2, 0.3, 0.25]])
+    assert hits(similarity, [0, 0, 0]).tolist() == [True, False, False]
+    assert hits(similarity, [0, 0, 0], k=2).tolist() == [True, True, False]
+
+
+def tiny_clip(seed: int = 0):
+    from transformers import CLIPConfig, CLIPModel
+
+    text = {"vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "max_position_embeddings": 8, "eos_token_id": 59, "bos_token_id": 1}  # fmt: skip
+    vision = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+              "image_size": 16, "patch_size": 8}  # fmt: skip
+    torch.manual_seed(seed)
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=24)).eval()
+
+
+def quadruplets(n: int = 4):
+    chance = torch.Generator().manual_seed(0)
+    texts = torch.randint(2, 58, (n, 2, 6), generator=chance)
+    texts[..., -1] = 59
+    return texts, torch.randn(n, 2, 3, 16, 16, generator=chance)
+
+
+def test_a_clip_learns_and_comes_back_from_its_folder(tmp_path):
+    from lvlm_lens.train.hysac.model import HySAC
+
+    model = HySAC(tiny_clip(), rank=4, alpha=8, dropout=0.0)
+    names = [name for name, p in model.clip.named_parameters() if p.requires_grad]
+    assert any("patch_embedding" in name for name in names)
+    assert not any(word in name for name in names for word in ("q_proj", "text_projection", "visual_projection"))
+    texts, images = quadruplets()
+    with torch.no_grad():
+        plain = tiny_clip().get_text_features(input_ids=texts[:, 0]).pooler_output
+        torch.testing.assert_close(model.features("text", texts[:, 0]), plain)  # untrained, LoRA changes nothing
+    optimizer = torch.optim.AdamW(model.groups(), lr=3e-3, betas=(0.9, 0.98))
+    losses = []
+    for _ in range(25):
+        loss = model(texts, images)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    assert losses[-1] < 0.6 * losses[0]
+    model.save(tmp_path)
+    again = HySAC.load(tiny_clip(), tmp_path)
+    with torch.no_grad():
+        torch.testing.assert_close(again(texts, images)["loss"], model.eval()(texts, images)["loss"])
