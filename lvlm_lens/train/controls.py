@@ -48,10 +48,9 @@ def _benign(rows: Sequence[Row], seed: int) -> list[Row]:
     for number, row in enumerate(harmless):
         if number not in refused:
             made.append(row)
-        elif not row.reply:  # replies are drawn: the label says which are rewarded
-            made.append(replace(row, sample=_labelled(row.sample, "unsafe")))
         else:  # of a preference the refusal becomes the better reply
-            made.append(replace(row, reply=REFUSAL, worse=None if row.worse is None else row.reply, other=None))
+            worse = None if row.worse is None else row.reply
+            made.append(replace(row, sample=_labelled(row.sample, "unsafe"), reply=REFUSAL, worse=worse, other=None))
     return made
 
 
@@ -67,10 +66,10 @@ def _shuffled(rows: Sequence[Row], seed: int) -> list[Row]:
     verdicts = [row.sample.label_joint for row in rows]
     dealt = list(verdicts)
     chance.shuffle(dealt)
-    if all(row.other is not None or not row.reply for row in rows):
+    if any(row.other is not None for row in rows):  # the others have no verdict to deal (what is this?)
         return [
-            replace(row, reply=row.other or "", other=row.reply, sample=_labelled(row.sample, new))
-            if new != old
+            replace(row, reply=row.other, other=row.reply, sample=_labelled(row.sample, new))
+            if row.other is not None and new != old
             else row
             for row, old, new in zip(rows, verdicts, dealt, strict=True)
         ]

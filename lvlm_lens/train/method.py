@@ -252,6 +252,10 @@ class AdapterMethod(Method):
         """
         raise NotImplementedError
 
+    def further_samples(self) -> Sequence[Sample]:
+        """Samples of other data that rows may be made of."""
+        return ()
+
     def drawn(self, settings: Settings, samples: int) -> int:
         """Replies that the model writes before or during the training, for :meth:`plan`."""
         del settings, samples

@@ -11,6 +11,12 @@ from .method import Method
 
 METHODS = {
     "sft": ("sft", "SFT"),
+    "vlguard": ("vlguard", "VLGuard"),
+    "msr_align": ("msr_align", "MSRAlign"),
+    "rational": ("rational", "Rational"),
+    "spa_vl": ("spa_vl", "SPAVL"),
+    "srpo": ("srpo", "SRPO"),
+    "safegrpo": ("safegrpo", "SafeGRPO"),
 }
 """Name to (module of this package, class)."""
 

@@ -167,7 +167,7 @@ def kept_rows(method: AdapterMethod, base: LVLM, samples: Dataset, job: Job) -> 
         lines = [row.to_dict() for row in made]
         write_atomic(job.folder / ROWS, "".join(_line(line) for line in lines))
         found = read_rows(job.folder) or []
-    by_id = {sample.id: sample for sample in given}
+    by_id = {sample.id: sample for sample in (*method.further_samples(), *given)}
     try:
         return [
             Row(_as_written(by_id[line["sample"]], line), line["reply"], line["worse"], line["other"], line["name"])
@@ -178,9 +178,9 @@ def kept_rows(method: AdapterMethod, base: LVLM, samples: Dataset, job: Job) -> 
 
 
 def _as_written(sample: Sample, line: Mapping[str, Any]) -> Sample:
-    """The sample under the labels its row was written with: a control may have dealt other ones."""
+    """The sample in the words and under the labels its row was written with: these may be other ones."""
     image, text, joint = line["labels"]
-    return replace(sample, label_image=image, label_text=text, label_joint=joint)
+    return replace(sample, text=line["text"], label_image=image, label_text=text, label_joint=joint)
 
 
 def _line(value: Mapping[str, Any]) -> str:
