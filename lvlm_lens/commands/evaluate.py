@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the defence table."""
     add_run_options(parser)
     add = parser.add_argument
-    add("--defense", default="all", metavar="NAME[,NAME]", help="defences by name, or all (default: all)")
+    add("--defense", default="all", metavar="NAME[,NAME]", help="by name, adapter folders, or all (default: all)")
     add("--train-limit", type=int, metavar="N", help="at most N training samples (default: all)")
     add("--max-new-tokens", type=int, default=32, metavar="N", help="longest answer (default: 32)")
     add("--refusal-rule", default="lens", metavar="NAME", help="word rule that tells a refusal (default: lens)")

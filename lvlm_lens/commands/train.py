@@ -24,6 +24,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("method", nargs="?", metavar="METHOD", help="a method by name, or study (--list shows them)")
     add("--list", action="store_true", help="every method: its source, what is approximated")
+    add("--controls", action="store_true", help="also train the method's controls, and put all into one table")
+    add("--test-limit", type=int, metavar="N", help="at most N test requests in that table (default: all)")
+    add("--max-new-tokens", type=int, default=96, metavar="N", help="longest answer in that table (default: 96)")
     add("--dry-run", action="store_true", help="steps, FLOPs, memory and time; nothing is trained")
     add_model_options(parser)
     add("--dataset", metavar="NAME", help="registered name, file or hub id (default: mini)")
@@ -69,12 +72,50 @@ def run(options: argparse.Namespace) -> int:
 
     with training_bar(method.title, options.quiet) as (progress, say):
         job.progress, job.say = progress, say
+        if options.controls:
+            return _controls(method, job, options)
         record = method.train(job)
     if options.json:
         print(json.dumps(record, indent=2))
     elif not options.quiet:
         _print_record(record, job.folder)
     return 0
+
+
+def _controls(method: Any, job: Any, options: argparse.Namespace) -> int:
+    """The method and its controls, in one table."""
+    from ..stages.training import train_with_controls
+
+    table = train_with_controls(
+        method, job, _test_part(options, job), limit=options.test_limit, max_new_tokens=options.max_new_tokens
+    )
+    if options.json:
+        print(json.dumps(table.to_dict(), indent=2))
+    elif not options.quiet:
+        print(table)
+        for note in table.notes:
+            print(f"note: {note}")
+    return 0
+
+
+def _test_part(options: argparse.Namespace, job: Any) -> Any:
+    """The data set's test split; groups that were trained on are never in it."""
+    data = _load(options, None)
+    trained = {sample.group or sample.id for sample in job.data}
+    found = data.filter(lambda s: s.split == "test" and (s.group or s.id) not in trained)
+    if not len(found):
+        raise UsageError(
+            "this data set has no test split apart from what is trained on; give --split with a part to train on, or a "
+            "table with a split column"
+        )
+    return found
+
+
+def _load(options: argparse.Namespace, split: str | None) -> Any:
+    from ..data.registry import load_dataset
+
+    columns: dict[str, Any] = columns_from(options)
+    return load_dataset(options.dataset or "mini", root=options.root, split=split, subset=options.subset, **columns)
 
 
 def _own_options(given: list[str]) -> dict[str, Any]:
@@ -94,18 +135,10 @@ def _job(options: argparse.Namespace, name: str) -> Any:
     from ..config import loading_options, short_name
     from ..data import Dataset
     from ..data.limits import limited
-    from ..data.registry import load_dataset
     from ..stages.inputs import best_device
     from ..train import Job, Settings
 
-    columns: dict[str, Any] = columns_from(options)
-    data = load_dataset(
-        options.dataset or "mini",
-        root=options.root,
-        split=options.split,
-        subset=options.subset,
-        **columns,
-    )
+    data = _load(options, options.split)
     if options.split is None and any(sample.split == "train" for sample in data):
         data = data.train
     data = limited(data, options.limit, options.seed)

@@ -17,6 +17,7 @@ from .sasa import SASA
 from .shiftdc import ShiftDC
 from .sia import SIA
 from .ssui_icl import SSUIInContext
+from .trained import is_trained, trained_defense
 
 DEFENSES: dict[str, type[Defense]] = {
     kind.name: kind
@@ -62,6 +63,8 @@ def make_defense(name: str, **options: Any) -> Defense:
 def make_defenses(names: str | Iterable[str | Defense], model: LVLM | None = None) -> list[Defense]:
     """Defences from ``"a,b"``, ``"all"`` or a list; ``all`` leaves out those that ``model`` cannot take.
 
+    A word that is the folder of a training (or of a PEFT adapter) is the defence that was trained there.
+
     Raises:
         UsageError: an unknown name, or none at all.
     """
@@ -73,6 +76,8 @@ def make_defenses(names: str | Iterable[str | Defense], model: LVLM | None = Non
         elif item.strip().lower() == "all":
             every = [kind() for kind in DEFENSES.values()]
             made += [d for d in every if model is None or model.takes_images or "pictures" not in d.needs]
+        elif item.strip() and item.strip().lower().replace("-", "_") not in DEFENSES and is_trained(item.strip()):
+            made.append(trained_defense(item.strip()))
         elif item.strip():
             made.append(make_defense(item))
     if not made:

@@ -69,7 +69,7 @@ class EvaluationResult:
             ``accuracy``, ``agreement`` (rates), the first three by quadrant and category, ``reactions`` (counts of
             refusal, deflection, compliance and unclear for harmful and harmless requests), ``detection`` (AUROC, AUPRC,
             TPR at 1 % FPR, for detectors), ``cost`` a query,
-            ``failures``.
+            ``failures``; ``training`` (steps, FLOPs, tokens, seconds), for adapters that were trained.
         tests: one a system and rate: difference from no defence, interval, McNemar's p, adjusted q.
         notes: what a reader should know.
         answers: by system, in the order of the test samples.
@@ -138,6 +138,11 @@ class EvaluationResult:
                     f"q = {test['q_value']:.3f}"
                 )
         for row in self.rows:
+            if spent := row.get("training"):
+                lines.append(
+                    f"{row['system']}: trained once, {spent['steps']:.0f} steps, {spent['flops']:.3g} FLOPs, "
+                    f"{spent['seconds']:.0f} s; {_number(row['cost'].get('forwards'))} forwards a query"
+                )
             if judged := row.get("judged"):
                 lines.append(
                     f"{row['system']}: attack success {_show(judged['attack_success'])} by {judged['judge']}, "
@@ -225,6 +230,8 @@ def evaluate(
         answers[name] = found
         row = _measured(name, test, found, answers[NONE], scorer, model, max_new_tokens)
         row["approximation"] = getattr(defense, "approximation", "")
+        if trained := getattr(defense, "training_cost_", None):
+            row["training"] = dict(trained)
         row["failures"].update(getattr(system, "failures", {}))
         score = getattr(defense, "score_prompt", None)
         if score is not None:

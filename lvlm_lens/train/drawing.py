@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from ..data import Sample
-from ..models.lvlm import in_batches
+from ..models.batching import in_batches
 
 if TYPE_CHECKING:
-    from ..models.lvlm import LVLM
+    from ..lens import LVLM
 
 
 def drawn_replies(

@@ -17,7 +17,7 @@ from .replies import other_reply, other_steps, reasoning_steps
 from .sft import SFT
 
 if TYPE_CHECKING:
-    from ..models.lvlm import LVLM
+    from ..lens import LVLM
 
 HEADING = "### Final answer"
 

@@ -21,7 +21,7 @@ from .replies import REFUSAL, other_reply, other_steps, reasoning_steps
 from .sft import SFT
 
 if TYPE_CHECKING:
-    from ..models.lvlm import LVLM
+    from ..lens import LVLM
 
 PROMPTS = Path(__file__).parent / "prompts"
 REASON_TOKENS = 96

@@ -25,7 +25,7 @@ from .records import asked, dataset_of
 from .replies import other_reply
 
 if TYPE_CHECKING:
-    from ..models.lvlm import LVLM
+    from ..lens import LVLM
 
 TAGS = {
     "image": r"the picture is (safe|unsafe)",

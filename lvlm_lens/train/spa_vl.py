@@ -17,7 +17,7 @@ from .records import dataset_of, preference
 from .replies import other_reply
 
 if TYPE_CHECKING:
-    from ..models.lvlm import LVLM
+    from ..lens import LVLM
 
 
 class SPAVL(AdapterMethod):

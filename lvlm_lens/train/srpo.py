@@ -34,7 +34,7 @@ from .records import dataset_of, preference
 from .replies import reasoning_steps
 
 if TYPE_CHECKING:
-    from ..models.lvlm import LVLM
+    from ..lens import LVLM
 
 
 def log1mexp(x: torch.Tensor) -> torch.Tensor:

@@ -20,7 +20,7 @@ from .replies import described
 from .sft import SFT
 
 if TYPE_CHECKING:
-    from ..models.lvlm import LVLM
+    from ..lens import LVLM
 
 HELPFUL_SHARE = 5 / 2
 """Helpful rows for each safety row: 5,000 to 2,000."""
