@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from ..data import Dataset, Sample
+from ..data.groups import groups_of
 from ..defenses.trained import trained_defense
 from ..errors import DataError
 from ..evaluate.evaluation import NONE, evaluate
-from ..evaluate.rates import groups_of, rate
+from ..evaluate.rates import rate
 from ..evaluate.utility import is_correct
 from ..lens import LVLM
 from ..runfolder import RunFolder, write_atomic
@@ -231,5 +232,5 @@ def named(
         say(f"{name}: {len(asked)} things to name")
         answers = system.generate(asked, max_new_tokens=max_new_tokens, batch_size=batch_size)
         right = [bool(is_correct(sample, text)) for sample, text in zip(asked, answers, strict=True)]
-        made[name] = asdict(rate(right, "naming", groups_of(asked)))
+        made[name] = asdict(rate(right, "naming", groups_of(asked).tolist()))
     return made
