@@ -16,7 +16,8 @@ def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], about: dict[str, s
     from safetensors.numpy import save_file
 
     with replacing(path) as beside:
-        save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, beside, metadata=about)
+        # asarray, since ascontiguousarray makes a vector of a single number
+        save_file({name: np.asarray(value, order="C") for name, value in arrays.items()}, beside, metadata=about)
 
 
 def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:

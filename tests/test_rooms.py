@@ -1,0 +1,114 @@
+"""Imports of ours run one way, from the upper rooms to the lower ones, and each names a module that is there.
+
+Read from the syntax tree, so an import inside a function counts too.  ``ROOMS`` is the order of the house; a new room
+takes its place in it.
+"""
+
+import ast
+from collections import defaultdict
+from pathlib import Path
+
+import lvlm_lens
+
+ROOT = Path(lvlm_lens.__file__).parent
+
+ROOMS = (
+    "errors", "depth", "inference", "progress", "config", "storage", "runfolder", "stats", "data", "provenance",
+    "models", "activations", "interventions", "lens", "measures", "locate", "selftest", "causal", "evaluate", "train", "defenses",
+    "plots", "machine", "memory", "stages", "resultschema", "estimate", "rivals", "recipes", "scale", "sweep",
+    "comparison", "report", "wide", "bench", "plugins", "commands", "cli", "__main__",
+)  # fmt: skip
+"""From the ground floor up: a room imports those before it and itself."""
+
+UPWARDS = {
+    ("train/method.py", "defenses"): "a finished training offers itself as a defence",
+    ("train/planning.py", "machine"): "how long a training takes is measured as a sweep's time is",
+    ("train/planning.py", "estimate"): "the model without weights",
+    ("models/smol/measure.py", "evaluate"): "how the embedded model answers is measured with the refusal rules",
+}
+"""Imports that run upwards all the same, by file and room, and why.  None may be added without a reason."""
+
+
+def imports(path: Path) -> list[tuple[tuple[str, ...], list[str], bool]]:
+    """Our own modules that a file imports: ``(module, names, at the top of the file)``; for type checkers only: left
+    out."""
+    here = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    tree = ast.parse(path.read_text())
+    checked = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+        for inner in ast.walk(node)
+    }
+    top = {id(node) for node in tree.body}
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level and id(node) not in checked:
+            base = here[: len(here) - node.level + 1]
+            module = (*base, *(node.module.split(".") if node.module else ()))
+            found.append((module, [name.name for name in node.names], id(node) in top))
+    return found
+
+
+def file_of(module: tuple[str, ...]) -> Path | None:
+    place = ROOT.joinpath(*module)
+    for path in (place.with_suffix(".py") if module else place, place / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+FILES = sorted(ROOT.rglob("*.py"))
+
+
+def test_every_import_of_ours_names_a_module_that_is_there():
+    named = [(path.relative_to(ROOT), module) for path in FILES for module, _, _ in imports(path)]
+    missing = [f"{path}: {'.'.join(module)}" for path, module in named if not file_of(module)]
+    assert not missing
+
+
+def test_every_room_has_its_place():
+    rooms = {path.relative_to(ROOT).parts[0].removesuffix(".py") for path in FILES} - {"__init__"}
+    assert rooms <= set(ROOMS), sorted(rooms - set(ROOMS))
+
+
+def test_imports_run_downwards():
+    rank = {room: place for place, room in enumerate(ROOMS)}
+    upwards = defaultdict(set)
+    for path in FILES:
+        inside = path.relative_to(ROOT)
+        room = inside.parts[0].removesuffix(".py")
+        for module, _, _ in imports(path):
+            other = module[0] if module else "__init__"
+            if other != "__init__" and room != "__init__" and rank[other] > rank[room]:
+                upwards[inside.as_posix(), other].add(".".join(module))
+    new = {place: modules for place, modules in upwards.items() if place not in UPWARDS}
+    assert not new, new
+    gone = {place for place in UPWARDS if place not in upwards}
+    assert not gone, f"take them out of UPWARDS: {gone}"
+
+
+def test_no_module_needs_itself_to_be_imported():
+    """No circle among imports at the top of files."""
+    needs: dict[Path, set[Path]] = {}
+    for path in FILES:
+        needs[path] = set()
+        for module, names, top in imports(path):
+            if top:
+                below = [file_of((*module, name)) for name in names]
+                needs[path] |= {found for found in (*below, file_of(module)) if found is not None and found != path}
+    done: set[Path] = set()
+
+    def walk(path: Path, way: tuple[Path, ...]) -> None:
+        if path in way:
+            # a package's own __init__ names its parts; a part that imports from its siblings does not need it
+            circle = [p.relative_to(ROOT).as_posix() for p in way[way.index(path) :]]
+            raise AssertionError(f"a circle of imports: {' -> '.join(circle)}")
+        if path in done:
+            return
+        for other in sorted(needs[path]):
+            walk(other, (*way, path))
+        done.add(path)
+
+    for path in FILES:
+        walk(path, ())
