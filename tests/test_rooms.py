@@ -14,7 +14,8 @@ ROOT = Path(lvlm_lens.__file__).parent
 
 ROOMS = (
     "errors", "depth", "inference", "progress", "config", "storage", "runfolder", "stats", "data", "provenance",
-    "models", "activations", "interventions", "lens", "measures", "locate", "selftest", "causal", "evaluate", "train", "defenses",
+    "models", "activations", "interventions", "lens", "measures", "locate", "selftest", "causal", "evaluate", "train",
+    "defenses",
     "plots", "machine", "memory", "stages", "resultschema", "estimate", "rivals", "recipes", "scale", "sweep",
     "comparison", "report", "wide", "bench", "plugins", "commands", "cli", "__main__",
 )  # fmt: skip
