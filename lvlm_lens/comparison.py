@@ -102,9 +102,9 @@ def open_runs(folders: Sequence[str | Path]) -> list[Run]:
         result = SweepResult.load(path)
         kept = path / "measures" / "roles.safetensors"
         curves = load_curves(kept)[0] if kept.is_file() else result.curves
-        name = result.data["model"]["name"]
-        if any(run.name == name for run in runs):
-            name = f"{name} ({path.name})"
+        name = path.resolve().name
+        if sum(other.name == name for other in real) > 1:
+            name = f"{path.resolve().parent.name}/{name}"
         missing = [key for key in ("perception", "expression") if key not in curves]
         if missing:
             raise RunFolderError(f"{str(path)!r} holds no curve of {missing[0]}; run the sweep there again")

@@ -28,6 +28,7 @@ from .locate.locating import locate_roles, perceived_note
 from .locate.probe import LinearProbe
 from .locate.roles import LayerRoles
 from .models.positions import Positions
+from .progress import stage
 from .provenance import environment
 from .resultschema import read_result
 from .stages.defending import defence_stage, table_stage
@@ -132,11 +133,9 @@ def run_sweep(config: SweepConfig, tell: Tell | None = None, command: list[str] 
         except ModelError as error:  # quantised weights have none; the roles then say that they were not compared
             no_twin = [f"random-weight twin: not made: {error}"]
     backbone = read_backbone(config, model, data, evidence_of)
-    tell("locating", 0, 1)
-    with _timed(timings, "locate"), naming_left_out(read):
+    with stage("locating"), _timed(timings, "locate"), naming_left_out(read):
         probe = LinearProbe(folds=config.folds, permutations=config.permutations, replicates=config.replicates)
         located = locate_roles(evidence, twin, probe=probe, random_state=config.seed)
-    tell("locating", 1, 1)
     with _timed(timings, "measures"):
         kept = folder.path / "measures"
         study = make_study(model, evidence, located, twin, lens_of_twin, config.to_dict(), kept, tell)

@@ -149,5 +149,5 @@ def test_names_of_equal_models_are_told_apart(tmp_path):
     data = json.loads((second / "result.json").read_text())
     data["model"]["name"] = "x"
     (second / "result.json").write_text(json.dumps(data))
-    assert [run.name for run in compare_runs([first, second]).runs] == ["x", "x (y)"]
+    assert [run.name for run in compare_runs([first, second]).runs] == ["x", "y"]
     assert replace(compare_runs([first, second]), notes=()).to_dict()["runs"][1]["folder"].endswith("y")

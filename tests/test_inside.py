@@ -16,8 +16,9 @@ from lvlm_lens.defenses import FirstTokenProbe, SafetyPrompt, Stack, make_defens
 from lvlm_lens.errors import UsageError
 from lvlm_lens.evaluate.answers import Answer
 from lvlm_lens.evaluate.evaluation import evaluate
-from lvlm_lens.evaluate.inside import InsideTable, inside_text
+from lvlm_lens.evaluate.inside import InsideTable
 from lvlm_lens.evaluate.judged import judged_success, make_judge
+from lvlm_lens.evaluate.text import inside_text
 from lvlm_lens.locate.evidence import gather
 from lvlm_lens.locate.locating import locate_roles
 from lvlm_lens.locate.probe import LinearProbe

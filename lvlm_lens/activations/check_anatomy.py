@@ -35,6 +35,7 @@ from PIL import Image
 from ..data import ImageObject, Sample
 from ..errors import DataError, ImageLostError, LensError, ModelError
 from ..models.anatomy import FAMILIES
+from ..models.checkpoints import KNOWN_BY
 from ..models.encode import Encoded
 from ..models.loaded import LoadedModel
 from ..models.tiny import TINY, tiny_model
@@ -522,6 +523,7 @@ def family_rows() -> list[dict[str, Any]]:
     return [
         {
             "family": name,
+            "for example": KNOWN_BY.get(name, "-"),
             "decoder": row.decoder,
             "vision": row.vision,
             "projector": row.projector,

@@ -17,6 +17,7 @@ from ..errors import DataError, LensError
 from ..models.batching import batches, halves
 from ..models.encode import Encoded
 from ..models.loaded import LoadedModel
+from ..progress import step
 from .features import FeatureCache
 
 Progress = Callable[[int, int], None]
@@ -67,6 +68,7 @@ def run_batches(
         yield good, result
         done += len(good)
         used += len(good)
+        step(done, len(data))
         if progress is not None:
             progress(done, len(data))
     if not used:
@@ -119,6 +121,7 @@ def readable(
     for number, sample in enumerate(data):
         _, one = encode_readable(model, data, [number], on_error)
         good += [sample] if one else []
+        step(number + 1, len(data))
         if progress is not None:
             progress(number + 1, len(data))
     return good

@@ -27,6 +27,7 @@ from ..interventions.inherit import Inheritance
 from ..lens import LVLM
 from ..models.encode import Encoded
 from ..models.positions import Layout, Positions
+from ..progress import part, step
 from ..stats.maxt import attainable
 from .cells import Group, SiteAxis, build_cell, position_groups, site_axis
 from .grid import GridFolder, PatchGrid, _empty
@@ -160,7 +161,7 @@ def patch_grid(
     while pending:
         batch = pending.pop(0)
         try:
-            with _masked_kernel(model):
+            with _masked_kernel(model), part(finished / len(pairs), (finished + len(batch)) / len(pairs)):
                 last = _run(plan, [pairs[n] for n in batch], batch, verify if not verification["cells"] else 0)
         except torch.OutOfMemoryError:
             if len(batch) == 1:
@@ -325,6 +326,7 @@ def _run(plan: _Plan, pairs: Sequence[Pair], which: Sequence[int], verify: int) 
             checked = checked if found is None else joined(checked, found.to_dict())
     if checked["cells"] and checked["wrong"]:
         reason = f"a resumed cell differed by {checked['max_abs_diff']:.2e} from a plain forward"
+    ran, total = 0, sum(len(cells) for _, _, cells in jobs)
     for number, (recipient, where, cells) in enumerate(jobs):
         if reason is None:
             runs = resume(model, recordings[recipient], cells, plan.max_tokens)
@@ -335,6 +337,8 @@ def _run(plan: _Plan, pairs: Sequence[Pair], which: Sequence[int], verify: int) 
             for n, value in zip(some, measured, strict=True):
                 draw, site, block, group, row = where[n]
                 values[draw, number, site, block, group, row] = value
+            ran += len(some)
+            step(ran, total)
     return _Batch(
         values[0],
         values[1:] if plan.kinds else None,

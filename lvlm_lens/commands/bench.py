@@ -5,25 +5,30 @@ from __future__ import annotations
 import argparse
 import json
 
-from .options import add_output_options
+from .options import add_output_options, next_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the benchmarks."""
     parser.add_argument("what", choices=("capture", "patch", "probe", "sweep"), help="which benchmark")
     parser.add_argument("--threads", type=int, metavar="N", help="torch threads (default: torch's own)")
-    parser.add_argument("--out", metavar="FILE", help="write the JSON there too")
+    parser.add_argument("--out", metavar="FILE", help="write the JSON there too (default: nowhere)")
     parser.add_argument("--model", default="mini", metavar="NAME", help="sweep: the model (default: mini)")
     parser.add_argument("--dataset", default="mini", metavar="NAME", help="sweep: the data set (default: mini)")
-    parser.add_argument("--limit", type=int, metavar="N", help="sweep: at most N items")
+    parser.add_argument("--limit", type=int, metavar="N", help="sweep: at most N items (default: all)")
     add_output_options(parser)
+
+
+def opening(options: argparse.Namespace) -> str:
+    """What is about to happen."""
+    return f"measuring {options.what} beside the neighbours in one run, minutes; loading libraries"
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure in one run and print the table."""
-    import torch
-
     if options.threads is not None:
+        import torch
+
         torch.set_num_threads(options.threads)
     if options.what == "capture":
         from ..bench.capture import bench_capture, capture_table
@@ -53,4 +58,7 @@ def run(options: argparse.Namespace) -> int:
 
         write_atomic(Path(options.out), text + "\n")
     print(text if options.json else table)
+    if not options.json and not options.quiet:
+        print("Found: the table above, measured in one run on this machine")
+        print(next_line("lvlm-lens bench " + {"capture": "patch", "patch": "probe"}.get(options.what, "capture")))
     return 0

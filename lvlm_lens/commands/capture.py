@@ -7,38 +7,53 @@ import json
 
 from ..errors import UsageError
 from .console import progress_bars
-from .options import add_output_options, add_run_options, config_from, say_loaded
+from .options import (
+    add_output_options,
+    add_run_options,
+    config_from,
+    left_out_line,
+    next_line,
+    run_opening,
+    say_loaded,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the capture."""
-    add_run_options(parser)
-    parser.add_argument("--sites", default="resid_post", help="sites, comma-separated; globs too (default: resid_post)")
-    parser.add_argument("--positions", help="which positions are kept, e.g. all, last, image[0] (default: last)")
-    parser.add_argument("--logits", action="store_true", help="keep the logits of the last prompt token")
-    parser.add_argument("--store-dtype", metavar="DTYPE", help="dtype of the copies (default: the model's own)")
+    add_run_options(parser, "to be given: a folder or any fsspec address")
+    add = parser.add_argument_group("what is kept").add_argument
+    add("--sites", default="resid_post", help="sites, comma-separated; globs too (default: resid_post)")
+    add("--positions", help="which positions are kept, e.g. all, last, image[0] (default: last)")
+    add("--logits", action="store_true", help="keep the logits of the last prompt token (default: no)")
+    add("--store-dtype", metavar="DTYPE", help="dtype of the copies (default: the model's own)")
     add_output_options(parser)
+
+
+def opening(options: argparse.Namespace) -> str:
+    """What is about to happen."""
+    if config_from(options).out is None:
+        raise UsageError("capture needs --out DIR: a folder (or any fsspec address) for the store")
+    return run_opening(options)
 
 
 def run(options: argparse.Namespace) -> int:
     """Stream activations into a store; the same command continues it."""
     config = config_from(options)
-    if config.out is None:
-        raise UsageError("capture needs --out DIR: a folder (or any fsspec address) for the store")
-    import torch
-
-    from ..activations.capture_to import capture_to
-    from ..stages.inputs import load_inputs
-
-    dtype = None
-    if options.store_dtype is not None:
-        dtype = getattr(torch, options.store_dtype, None)
-        if not isinstance(dtype, torch.dtype):
-            raise UsageError(
-                f"--store-dtype {options.store_dtype!r} is no torch dtype; write float32, bfloat16 or float16"
-            )
+    assert config.out is not None
     failed: list[str] = []
     with progress_bars(options.quiet) as tell:
+        import torch
+
+        from ..activations.capture_to import capture_to
+        from ..stages.inputs import left_out, load_inputs
+
+        dtype = None
+        if options.store_dtype is not None:
+            dtype = getattr(torch, options.store_dtype, None)
+            if not isinstance(dtype, torch.dtype):
+                raise UsageError(
+                    f"--store-dtype {options.store_dtype!r} is no torch dtype; write float32, bfloat16 or float16"
+                )
         model, data = load_inputs(config, need_labels=False)
         say_loaded(model, options.quiet)
         store = capture_to(
@@ -63,7 +78,10 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found, indent=2))
     elif not options.quiet:
-        print(f"{found['samples']} samples, {len(store.sites)} sites at {config.positions!r} in {config.out}")
         for line in failed:
             print(f"left out: {line}")
+        print(left_out_line(left_out(data) or (f"{len(failed)} samples, named above" if failed else ""), len(data)))
+        print(f"Found: {found['samples']} samples, {len(store.sites)} sites at {config.positions!r} in {config.out}")
+        reading = "from lvlm_lens.activations.store import ActivationStore; print(ActivationStore.open"
+        print(next_line(f'python -c "{reading}({config.out!r}))"'))
     return 0

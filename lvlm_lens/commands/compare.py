@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from .options import add_output_options
+from .options import add_output_options, next_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +16,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", metavar="DIR", help="where the figure and comparison.json go (default: beside the runs)"
     )
     add_output_options(parser)
+
+
+def opening(options: argparse.Namespace) -> str:
+    """What is about to happen."""
+    return f"{len(options.runs)} finished runs; loading libraries"
 
 
 def run(options: argparse.Namespace) -> int:
@@ -28,11 +33,11 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found.to_dict(), indent=2))
     elif not options.quiet:
-        from rich.console import Console
-        from rich.table import Table
+        from ..report.findings import of_comparison
+        from .console import console, simple_table
 
-        console = Console()
-        table = Table("difference", "role", "what", "value [95 %]", "p", "q", title="Differences", title_justify="left")
+        shown = console()
+        table = simple_table("difference", "role", "what", "value [95 %]", "p", "q", title="Differences")
         for row in found.tests:
             what = f"{row['second']} - {row['first']}"
             if "reason" in row:
@@ -41,8 +46,10 @@ def run(options: argparse.Namespace) -> int:
             value = f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
             value += "" if row["paired"] else " (not paired)"
             table.add_row(what, row["role"], row["what"], value, f"{row['p_value']:.4f}", f"{row['q_value']:.4f}")
-        console.print(table)
+        shown.print(table)
         for note in found.notes:
-            console.print(f"Note: {note}")
-        console.print(f"comparison.png, comparison.svg and comparison.json in {out}")
+            shown.print(f"Note: {note}")
+        shown.print(f"comparison.png, comparison.svg and comparison.json in {out}")
+        shown.print(f"[bold]Found:[/bold] {of_comparison(found.to_dict())}")
+        shown.print(next_line(f"lvlm-lens report {out}"))
     return 0

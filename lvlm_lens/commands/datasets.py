@@ -6,14 +6,14 @@ import argparse
 import json
 
 from ..errors import UsageError
-from .options import add_output_options
+from .options import add_output_options, next_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the data sets command."""
-    parser.add_argument("name", nargs="?", help="one data set: what to download, where to put it, what is there")
-    parser.add_argument("--root", metavar="DIR", help="where its files are")
-    parser.add_argument("--template", metavar="FILE", help="write an empty file in the set's own schema")
+    parser.add_argument("name", nargs="?", help="what to download, where to put it, what is there (default: list all)")
+    parser.add_argument("--root", metavar="DIR", help="where its files are (default: $LVLM_LENS_DATA)")
+    parser.add_argument("--template", metavar="FILE", help="write an empty file in the set's own schema (default: no)")
     add_output_options(parser)
 
 
@@ -37,15 +37,16 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(rows, indent=2))
         return 0
-    from rich.console import Console
-    from rich.table import Table
+    from .console import console, simple_table
 
-    table = Table("name", "title", "state", "published", "licence")
+    table = simple_table("name", "title", "state", "published", "licence")
     for row in rows:
         expected = row["expected"]
         assert isinstance(expected, dict)
         counts = ", ".join(f"{count:,} {key}" for key, count in list(expected.items())[:2])
         table.add_row(str(row["name"]), str(row["title"]), str(row["state"]), counts, str(row["licence"]))
-    Console().print(table)
-    print("lvlm-lens datasets NAME tells what to download and where to put it")
+    console().print(table)
+    there = sum(row["state"] in ("embedded", "complete", "read") for row in rows)
+    print(f"Found: {there} of {len(rows)} data sets can be used as they are here")
+    print(next_line("lvlm-lens datasets NAME    (what to download and where to put it)"))
     return 0

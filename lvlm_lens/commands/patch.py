@@ -10,18 +10,25 @@ from pathlib import Path
 from ..config import SweepConfig
 from ..errors import DataError, UsageError
 from . import patch_adapter
-from .console import progress_bars
-from .options import add_output_options, add_run_options, config_from, say_loaded
+from .console import console, progress_bars, simple_table
+from .options import (
+    add_output_options,
+    add_run_options,
+    config_from,
+    left_out_line,
+    next_line,
+    say_loaded,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of a patch grid."""
-    add_run_options(parser)
-    add = parser.add_argument
+    add_run_options(parser, "to be given")
+    add = parser.add_argument_group("patching").add_argument
     add(
         "--sites",
         default="resid_post",
-        help="comma-separated: resid_post, attn_out, mlp_out, z ... (default: resid_post); or adapter, adapter.attn, "
+        help="with commas: resid_post, attn_out, mlp_out, z ... (default: resid_post); or adapter, adapter.attn, "
         "adapter.mlp: the parts of --adapter, switched on and off",
     )
     add(
@@ -29,20 +36,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="position language, mean(...) around it, or image_rows; several spans with commas (default: "
         "image_rows,question,last; for pairs of words mean(question), the template's tokens after it, last)",
     )
-    add("--metric", default="refusal_log_odds", help="refusal_log_odds, answer_logit_diff or kl")
-    add("--direction", choices=("denoise", "noise", "both"), default="both", help="default: both")
+    add(
+        "--metric",
+        default="refusal_log_odds",
+        help="refusal_log_odds, answer_logit_diff or kl (default: refusal_log_odds)",
+    )
+    add(
+        "--direction", choices=("denoise", "noise", "both"), default="both", help="which run is patched (default: both)"
+    )
     add("--per", choices=("position", "span"), default="span", help="one cell a token or one a span (default: span)")
     add("--window", type=int, default=1, metavar="N", help="blocks patched together (default: 1; of an adapter 5)")
     add("--pairs", type=int, metavar="N", help=f"at most N pairs (default: {SweepConfig().pairs})")
-    add("--all-pairs", action="store_true", help="also pairs whose members behave alike")
-    add("--exact", choices=("auto", "full"), default="auto", help="full: run every cell as a plain forward")
+    add("--all-pairs", action="store_true", help="also pairs whose members behave alike (default: no)")
+    add("--exact", choices=("auto", "full"), default="auto", help="full: every cell as a plain forward (default: auto)")
     add("--verify", type=int, default=4, metavar="K", help="cells compared with plain forwards (default: 4)")
     add(
-        "--control", metavar="DIR", action="append", help="with --sites adapter: another adapter, taken apart beside it"
+        "--control",
+        metavar="DIR",
+        action="append",
+        help="with --sites adapter: another adapter, taken apart beside it (default: none)",
     )
-    add("--roles", metavar="RUN", help="with --sites adapter: a sweep's folder, whose roles are drawn under the grid")
+    add(
+        "--roles", metavar="RUN",
+        help="with --sites adapter: a sweep's folder, whose roles are drawn under the grid (default: none)",
+    )  # fmt: skip
     add("--level", type=float, default=0.05, help="family-wise error over the grid (default: 0.05)")
     add_output_options(parser)
+
+
+def opening(options: argparse.Namespace) -> str:
+    """What is about to happen, and how many pairs it takes for anything to be found."""
+    config = config_from(argparse.Namespace(**{**vars(options), "positions": None}))
+    if config.out is None and not patch_adapter.is_asked(options.sites):
+        raise UsageError("patch needs --out DIR: the grid's folder, in which a stopped run continues")
+    return (
+        f"{config.model} on {config.dataset}, {config.pairs} pairs at most, into {config.out}; "
+        "loading libraries, model and data"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -52,19 +82,33 @@ def run(options: argparse.Namespace) -> int:
     config = config_from(options)
     if patch_adapter.is_asked(options.sites):
         return patch_adapter.run(options, config)
-    if config.out is None:
-        raise UsageError("patch needs --out DIR: the grid's folder, in which a stopped run continues")
-    from ..activations.loop import readable
-    from ..causal import patch_grid
-    from ..locate.evidence import gather
-    from ..plots.patching import plot_patch_grid
-    from ..plots.theme import save_figure
-    from ..stages.inputs import left_out, load_inputs, without_broken
-    from ..stages.patching import behaving_pairs, spans_of
+    assert config.out is not None
+
+    def say(line: str) -> None:
+        if not options.quiet:
+            print(line, file=sys.stderr)
 
     with progress_bars(options.quiet) as tell:
+        from ..activations.loop import readable
+        from ..causal import patch_grid
+        from ..locate.evidence import gather
+        from ..plots.patching import plot_patch_grid
+        from ..plots.theme import save_figure
+        from ..progress import stage
+        from ..report.findings import effect_text, of_cells
+        from ..stages.inputs import left_out, load_inputs, without_broken
+        from ..stages.patching import behaving_pairs, spans_of
+        from ..stats.maxt import fewest_groups
+
+        need = fewest_groups(options.level, one_sided=True)
+        say(f"at least {need} pairs of different groups are needed for any cell to survive at {options.level:g}")
         model, data = load_inputs(config)
         say_loaded(model, options.quiet)
+        groups = {pair.clean.group or pair.clean.id for pair in data.pairs()}
+        say(
+            f"the data set has {len(data.pairs())} pairs in {len(groups)} groups"
+            + ("" if len(groups) >= need else ": no cell can survive, whatever the model does")
+        )
         broken: dict[str, str] = {}
         on_error = None if config.strict else lambda sample, error: broken.update({sample.id: str(error)})
         if options.all_pairs:
@@ -88,22 +132,22 @@ def run(options: argparse.Namespace) -> int:
         positions = positions or spans_of(model, able[: config.pairs])[0]
         if len(positions) == 1:
             positions = positions[0]
-        grid = patch_grid(
-            model,
-            able[: config.pairs],
-            [word.strip() for word in options.sites.split(",")],
-            positions,
-            options.metric,
-            options.direction,
-            options.per,
-            options.window,
-            exact=options.exact,
-            verify=options.verify,
-            seed=config.seed,
-            progress=lambda done, total: tell("patching", done, total),
-            say=lambda line: None if options.quiet else print(line, file=sys.stderr),
-            out=config.out,
-        )
+        with stage("patching"):
+            grid = patch_grid(
+                model,
+                able[: config.pairs],
+                [word.strip() for word in options.sites.split(",")],
+                positions,
+                options.metric,
+                options.direction,
+                options.per,
+                options.window,
+                exact=options.exact,
+                verify=options.verify,
+                seed=config.seed,
+                say=say,
+                out=config.out,
+            )
     table = grid.summary(options.level, seed=config.seed)
     folder = Path(config.out)
     table.to_csv(folder / "cells.csv", index=False)
@@ -126,9 +170,18 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(found, indent=2, default=float))
     elif not options.quiet:
         counted = f"{found['surviving']} of {found['cells']} cells are above 0 and beat every null"
-        print(f"{grid!r}\n{counted} (family-wise error {options.level:g} over the grid)")
-        shown = ["direction", "site", "block", "position", "effect", "low", "high", "unit", "p_adjusted", "beaten"]
-        print(table.sort_values("effect", ascending=False).head(10)[shown].to_string(index=False))
+        out = console()
+        out.print(f"{grid!r}\n{counted} (family-wise error {options.level:g} over the grid)", markup=False)
+        shown = simple_table(
+            "direction", "site", "block", "position", "effect [95 %]", "p adjusted", "beats",
+            title=f"The ten strongest cells, in {table['unit'].iloc[0]}", right=("block",),
+        )  # fmt: skip
+        for row in table.sort_values("effect", ascending=False).head(10).to_dict(orient="records"):
+            shown.add_row(
+                row["direction"], row["site"], str(row["block"]), row["position"], effect_text(row),
+                f"{row['p_adjusted']:.3g}", str(row["beaten"]),
+            )  # fmt: skip
+        out.print(shown)
         if found["above_noise"] is not None and found["above_noise"] < found["cells"]:
             print(
                 f"{found['cells'] - found['above_noise']} cells change the metric by no more than rounding "
@@ -136,4 +189,7 @@ def run(options: argparse.Namespace) -> int:
             )
         if "note" in grid.verification:
             print(f"Note: {grid.verification['note']}")
+        print(left_out_line(left_out(data), len(data)))
+        print(f"Found: {of_cells(table.to_dict(orient='records'))}")
+        print(next_line(f"lvlm-lens report {config.out}"))
     return 0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..config import SweepConfig
 from ..errors import DataError, UsageError
 from .console import progress_bars
-from .options import say_loaded
+from .options import left_out_line, next_line, say_loaded
 
 if TYPE_CHECKING:
     from ..causal import AdapterGrid
@@ -30,9 +30,6 @@ def run(options: argparse.Namespace, config: SweepConfig) -> int:
         raise UsageError(
             "--sites adapter needs --adapter DIR, the adapter to take apart, and --out DIR, the grid's folder"
         )
-    from ..causal import adapter_grid
-    from ..stages.inputs import load_inputs
-    from ..stats.maxt import attainable
     from ..sweep import SweepResult
 
     roles = None if options.roles is None else SweepResult.load(options.roles).roles
@@ -41,6 +38,13 @@ def run(options: argparse.Namespace, config: SweepConfig) -> int:
     folders |= {str(Path(config.out) / f"control-{Path(other).name}"): other for other in options.control or ()}
     grids: dict[str, AdapterGrid] = {}
     with progress_bars(options.quiet) as tell:
+        from ..causal import adapter_grid
+        from ..stages.inputs import left_out, load_inputs
+        from ..stats.maxt import attainable, fewest_groups
+
+        if not options.quiet:
+            need = fewest_groups(options.level, one_sided=True)
+            print(f"at least {need} pairs of different groups are needed for any cell to survive", file=sys.stderr)
         model, data = load_inputs(replace(config, adapter=None))  # the base: the adapter is switched, not loaded
         say_loaded(model, options.quiet)
         pairs = data.pairs()[: config.pairs]
@@ -61,6 +65,9 @@ def run(options: argparse.Namespace, config: SweepConfig) -> int:
         print(attainable(grids[config.out].refusal.groups, told[0]["cells"], one_sided=True), file=sys.stderr)
         for found in told:
             _say(found)
+        print(left_out_line(left_out(data), len(data)))
+        print(f"Found: {told[0]['surviving']} of {told[0]['cells']} cells survive the control for many tests")
+        print(next_line(f"lvlm-lens report {config.out}"))
     return 0
 
 

@@ -9,29 +9,49 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from .console import progress_bars
-from .options import add_column_options, add_model_options, add_output_options, columns_from, model_options
+from .console import console, progress_bars, simple_table
+from .options import (
+    add_column_options,
+    add_model_options,
+    add_output_options,
+    columns_from,
+    model_options,
+    next_line,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the recipes."""
     add = parser.add_argument
     add("paper", nargs="?", metavar="PAPER", help="a recipe by name, or all (--list shows them)")
-    add("--list", action="store_true", help="every recipe: its paper, its data, its state in the run folder")
-    add("--dry-run", action="store_true", help="what the published setting would cost on LLaVA-1.5-7B; nothing is run")
+    add("--list", action="store_true", help="every recipe: paper, data, state in the run folder (default: no)")
+    add("--dry-run", action="store_true", help="what the published setting costs on LLaVA-1.5-7B (default: run)")
     add("--tflops", type=float, default=100.0, metavar="T", help="sustained TFLOP/s for --dry-run (default: 100)")
     add_model_options(parser)
-    add("--root", metavar="DIR", help="folder of the published files, or with one subfolder a data set")
-    add("--dataset", metavar="NAME", help="a data set, file or hub id in place of the paper's own")
+    add = parser.add_argument_group("data").add_argument
+    add("--root", metavar="DIR", help="folder of the published files, or of one subfolder a set (default: stand-ins)")
+    add("--dataset", metavar="NAME", help="a data set, file or hub id (default: the paper's own)")
     add("--limit", type=int, metavar="N", help="at most N items a part, whole groups (default: all)")
+    add = parser.add_argument_group("run").add_argument
     add("--seed", type=int, default=0, help="seed of everything drawn (default: 0)")
     add("--judge", metavar="URL|NAME", help="judge: an OpenAI-compatible address, or a model (default: words)")
-    add("--judge-model", default="", metavar="NAME", help="model name sent to the judge's address")
+    add("--judge-model", default="", metavar="NAME", help="model name sent to the judge's address (default: none)")
     add("--out", metavar="DIR", help="run folder (default: figures/reproduce-MODEL); the same command continues it")
     add("--batch-size", type=int, default=32, metavar="N", help="rows a forward (default: 32)")
     add("--max-new-tokens", type=int, default=32, metavar="N", help="longest answer (default: 32)")
     add_column_options(parser)
     add_output_options(parser)
+
+
+def opening(options: argparse.Namespace) -> str | None:
+    """What is about to happen."""
+    if options.list or options.dry_run or options.paper is None:
+        return None
+    from ..config import short_name
+
+    name = options.model or "mini"
+    place = options.out or f"figures/reproduce-{short_name(name)}"
+    return f"{options.paper} on {name}, into {place}; loading libraries, model and data"
 
 
 def run(options: argparse.Namespace) -> int:
@@ -59,25 +79,25 @@ def run(options: argparse.Namespace) -> int:
     for word in ("batch_size", "max_new_tokens"):
         if getattr(options, word) < 1:
             raise UsageError(f"--{word.replace('_', '-')} is {getattr(options, word)}; give at least 1")
-    from ..recipes.running import Request, reproduce
-    from ..stages.inputs import best_device
+    with progress_bars(options.quiet):
+        from ..recipes.running import Request, reproduce
+        from ..stages.inputs import best_device
 
-    request = Request(
-        model=name,
-        root=options.root,
-        dataset=options.dataset,
-        columns=columns_from(options),
-        limit=options.limit,
-        seed=options.seed,
-        judge=options.judge,
-        judge_model=options.judge_model,
-        device=options.device or best_device(),
-        loading=loading_options(model_options(options)),
-        batch_size=options.batch_size,
-        max_new_tokens=options.max_new_tokens,
-    )
-    with progress_bars(options.quiet) as tell:
-        report = reproduce(chosen, request, folder, tell, ["lvlm-lens", *sys.argv[1:]])
+        request = Request(
+            model=name,
+            root=options.root,
+            dataset=options.dataset,
+            columns=columns_from(options),
+            limit=options.limit,
+            seed=options.seed,
+            judge=options.judge,
+            judge_model=options.judge_model,
+            device=options.device or best_device(),
+            loading=loading_options(model_options(options)),
+            batch_size=options.batch_size,
+            max_new_tokens=options.max_new_tokens,
+        )
+        report = reproduce(chosen, request, folder, ["lvlm-lens", *sys.argv[1:]])
     found = report.to_dict()
     if options.json:
         print(json.dumps(found, indent=2))
@@ -92,45 +112,42 @@ def _print_list(rows: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("recipe", "paper", "data sets", "state")
+    table = simple_table("recipe", "paper", "data sets", "state")
     for row in rows:
         data = ", ".join(f"{name} ({state})" for name, state in row["data"].items())
         table.add_row(row["name"], f"{row['title']}, {row['source']}", data, row["state"])
-    Console().print(table)
+    console().print(table)
     print("without --root a part of the embedded set stands in; `lvlm-lens datasets NAME` says what to download")
+    done = sum(row["state"] not in ("not run", "missing") for row in rows)
+    print(f"Found: {len(rows)} recipes, {done} begun or done in this run folder")
+    print(next_line(f"lvlm-lens reproduce {rows[0]['name']} --dry-run"))
 
 
 def _print_costs(costs: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print(json.dumps(costs if len(costs) > 1 else costs[0], indent=2))
         return
-    from rich.console import Console
-    from rich.table import Table
-
     first = costs[0]
-    table = Table(
+    table = simple_table(
         "recipe", "forwards", "decoding steps", "PFLOP", "hours", "disk, GB",
         title=f"Published settings on {first['model']} ({first['parameters'] / 1e9:.2f} B parameters), "
-        f"{first['tflops_assumed']:g} TFLOP/s sustained", title_justify="left",
+        f"{first['tflops_assumed']:g} TFLOP/s sustained",
     )  # fmt: skip
     for row in costs:
         table.add_row(
             row["recipe"], f"{row['forwards']:,}", f"{row['decoding_steps']:,}", f"{row['flops'] / 1e15:,.0f}",
             f"{row['hours']:.2f}", f"{row['disk_bytes'] / 1e9:.2f}",
         )  # fmt: skip
-    console = Console()
-    console.print(table)
+    out = console()
+    out.print(table)
     if len(costs) == 1:
-        passes = Table("pass", "prompts", "tokens a prompt", "decoding steps", "PFLOP")
+        passes = simple_table("pass", "prompts", "tokens a prompt", "decoding steps", "PFLOP")
         for one in first["passes"]:
             passes.add_row(
                 one["what"], f"{one['prompts']:,}", str(one["prompt_tokens"]), f"{one['decoding_steps']:,}",
                 f"{one['flops'] / 1e15:,.1f}",
             )  # fmt: skip
-        console.print(passes)
+        out.print(passes)
     print(
         f"weights {first['weight_bytes'] / 1e9:.1f} GB in bfloat16; assumed: {first['assumed']}; decoding is bound by "
         "memory and takes longer at small batches"
@@ -138,13 +155,15 @@ def _print_costs(costs: list[dict[str, Any]], as_json: bool) -> None:
 
 
 def _print_report(found: dict[str, Any], folder: Path) -> None:
-    from rich.console import Console
-    from rich.table import Table
+    from ..report.findings import of_reproduction
 
-    table = Table("recipe", "claim", "why", "numbers")
+    table = simple_table("recipe", "claim", "why", "numbers")
     for row in found["recipes"]:
         claim, numbers = row["verdict"]["claim"], row["verdict"]["numbers"]
         table.add_row(row["name"], claim["state"], claim["reason"], numbers["state"])
-    Console().print(table)
-    counts = ", ".join(f"{count} {state}" for state, count in found["counts"].items())
-    print(f"{counts}; tables and figures in {folder}")
+    console().print(table)
+    lost = [f"{row['name']}: {note}" for row in found["recipes"] for note in row["notes"] if "had no answer" in note]
+    print("\n".join([f"Left out: {line}" for line in lost] or ["Left out: no request"]))
+    print(f"Tables and figures in {folder}")
+    print(f"Found: {of_reproduction(found)}")
+    print(next_line(f"lvlm-lens report {folder}"))

@@ -8,19 +8,29 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from .console import progress_bars
-from .options import add_output_options, add_run_options, config_from
+from .console import console, progress_bars, simple_table
+from .options import add_output_options, add_run_options, config_from, left_out_line, next_line, run_opening
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the comparison."""
-    add_run_options(parser)
-    add = parser.add_argument
+    add_run_options(parser, "default: figures/MODEL-DATASET-rivals")
+    add = parser.add_argument_group("claims").add_argument
     add("--rivals", default="all", metavar="NAME[,NAME]", help="claims by name, or all (default: all)")
     add("--draws", type=int, default=40, metavar="N", help="halves of the data, and label shuffles (default: 40)")
-    add("--list", action="store_true", help="list the claims and the ones that could not be asked, and stop")
-    add("--constructed", type=int, metavar="N", help="ask on N models of known answer instead")
+    add("--list", action="store_true", help="list the claims, also those not asked, and stop (default: no)")
+    add("--constructed", type=int, metavar="N", help="ask on N models of known answer (default: on --model)")
     add_output_options(parser)
+
+
+def opening(options: argparse.Namespace) -> str | None:
+    """What is about to happen."""
+    if options.list:
+        return None
+    if options.constructed is not None:
+        return f"{options.constructed} constructed models; loading libraries"
+    folder = config_from(options).folder
+    return run_opening(options, str(options.out or folder.with_name(folder.name + "-rivals")))
 
 
 def run(options: argparse.Namespace) -> int:
@@ -35,32 +45,32 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(f"--draws is {options.draws}; an interval needs at least 10")
     if options.constructed is not None:
         return _constructed(options, procedures)
-    from ..rivals.run import compare_rivals
-
     config = config_from(options)
-    with progress_bars(options.quiet) as tell:
-        result = compare_rivals(config, procedures, options.draws, tell, ["lvlm-lens", *sys.argv[1:]])
+    with progress_bars(options.quiet):
+        from ..rivals.run import compare_rivals
+
+        result = compare_rivals(config, procedures, options.draws, ["lvlm-lens", *sys.argv[1:]])
     if options.json:
         print(json.dumps(result.data, indent=2))
     elif not options.quiet:
         print_rivals(result.data)
         print(f"rivals.json, rivals.csv, values.parquet and the figure in {result.folder}")
+        print(left_out_line(result.data["dataset"].get("left_out", ""), result.data["dataset"]["samples"]))
+        placed = sum(row["first"] is not None for row in result.data["rivals"])
+        print(f"Found: {placed} of {len(result.data['rivals'])} procedures place something in this model")
+        print(next_line(f"lvlm-lens sweep --model {config.model} --dataset {config.dataset}"))
     return 0
 
 
 def print_rivals(data: dict[str, Any]) -> None:
     """Two tables: published and found, and how steady; then what models of known answer say of each procedure."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
+    out = console()
     counts = data["dataset"]["harmful"], data["dataset"]["harmless"]
-    table = Table(
+    table = simple_table(
         "claim", "published, % of depth", "here: blocks [95 % of halves]", "% of depth", "in halves",
         "in shuffled", "n",
         title=f"{data['model']['name']} on {data['dataset']['name']}: {counts[0]} harmful, {counts[1]} harmless, "
         f"{data['n_blocks']} blocks",
-        title_justify="left",
     )  # fmt: skip
     for row in data["rivals"]:
         published = ", ".join(_depths(*claim["depths"]) for claim in row["published"]) or "none"
@@ -69,26 +79,23 @@ def print_rivals(data: dict[str, Any]) -> None:
             row["title"], published, _range(row), _depths(row["depth_first"], row["depth_last"]), *steady,
             str(row["n"] or "-"),
         )  # fmt: skip
-    console.print(table)
+    out.print(table)
     for row in data["rivals"]:
         if row["state"] == "not asked":
-            console.print(f"{row['title']}: not asked: {row['reason']}")
+            out.print(f"{row['title']}: not asked: {row['reason']}")
         elif row["note"]:
-            console.print(f"{row['title']}: {row['note']}")
-    console.print(planted_table(data["rivals"]))
+            out.print(f"{row['title']}: {row['note']}")
+    out.print(planted_table(data["rivals"]))
     for name, why in data["not_found"].items():
-        console.print(f"{name}: not asked: {why}")
+        out.print(f"{name}: not asked: {why}")
 
 
 def planted_table(rows: list[dict[str, Any]]) -> Any:
     """What the recorded constructed models say: does the range hold the true block, how wide is it, false alarms."""
-    from rich.table import Table
-
-    table = Table(
+    table = simple_table(
         "claim", "holds, few pairs", "holds, many", "weak signal", "strong signal", "error (mean, size)", "width",
         "false alarms",
         title="The same procedures on models whose answer is known (share of models; ranges one block wider)",
-        title_justify="left",
     )  # fmt: skip
     for row in rows:
         known = row["constructed"]

@@ -7,58 +7,72 @@ import json
 from pathlib import Path
 
 from .console import progress_bars
-from .options import add_output_options, add_run_options, config_from, say_loaded
+from .options import (
+    add_output_options,
+    add_run_options,
+    config_from,
+    left_out_line,
+    next_line,
+    run_opening,
+    say_loaded,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of SASA's report."""
-    add_run_options(parser)
-    add = parser.add_argument
+    add_run_options(parser, "default: none, nothing is kept")
+    add = parser.add_argument_group("SASA").add_argument
     add(
         "--safety-block",
         type=int,
         metavar="S",
         help="block whose output is replaced (default: chosen on training data)",
     )
-    add("--fused-block", type=int, metavar="F", help="later block whose output is projected (default: likewise)")
+    add("--fused-block", type=int, metavar="F", help="later block that is projected (default: likewise)")
     add("--features", choices=("logits", "last_resid", "fused_resid"), default="logits", help="default: logits")
     add("--mode", choices=("replace", "residual", "interpolate"), default="replace", help="default: replace")
     add("--projection", choices=("onto_fused", "onto_safety"), default="onto_fused", help="default: onto_fused")
     add("--sasa-positions", default="all", help="all, text, image or last (default: all)")
-    add("--quick", action="store_true", help="a smaller map and fewer controls")
+    add("--quick", action="store_true", help="a smaller map and fewer controls (default: whole)")
     add_output_options(parser)
+
+
+def opening(options: argparse.Namespace) -> str:
+    """What is about to happen."""
+    return run_opening(options)
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure, draw, and print the verdict first."""
     config = config_from(options)
-    from ..defenses.sasa_report import sasa_report
-    from ..plots.sasa import plot_controls, plot_gain_map, plot_label_efficiency, plot_patching_change
-    from ..plots.theme import save_figure
-    from ..stages.inputs import load_inputs
-    from ..storage.runfolder import RunFolder
+    with progress_bars(options.quiet):
+        from ..defenses.sasa_report import sasa_report
+        from ..plots.sasa import plot_controls, plot_gain_map, plot_label_efficiency, plot_patching_change
+        from ..plots.theme import save_figure
+        from ..progress import stage
+        from ..stages.inputs import left_out, load_inputs
+        from ..storage.runfolder import RunFolder
 
-    folder = RunFolder(Path(config.out)) if config.out is not None else None
-    with progress_bars(options.quiet) as tell:
+        folder = RunFolder(Path(config.out)) if config.out is not None else None
         model, data = load_inputs(config)
         say_loaded(model, options.quiet)
         labelled = data.filter(lambda sample: sample.harmful is not None)
-        report = sasa_report(
-            model,
-            labelled,
-            safety_block=options.safety_block,
-            fused_block=options.fused_block,
-            features=options.features,
-            mode=options.mode,
-            positions=options.sasa_positions,
-            projection=options.projection,
-            quick=options.quick,
-            batch_size=config.batch_size,
-            random_state=config.seed,
-            folder=folder.path / "passes" if folder is not None else None,
-            strict=config.strict,
-            say=lambda stage: tell(stage, 0, 1),
-        )
+        with stage("SASA"):
+            report = sasa_report(
+                model,
+                labelled,
+                safety_block=options.safety_block,
+                fused_block=options.fused_block,
+                features=options.features,
+                mode=options.mode,
+                positions=options.sasa_positions,
+                projection=options.projection,
+                quick=options.quick,
+                batch_size=config.batch_size,
+                random_state=config.seed,
+                folder=folder.path / "passes" if folder is not None else None,
+                strict=config.strict,
+            )
     if folder is not None:
         folder.write_json("sasa.json", report.to_dict())
         save_figure(plot_gain_map(report.map["cells"], model.n_blocks), folder.path, "sasa_map")
@@ -69,5 +83,8 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(report.to_dict(), indent=2))
     elif not options.quiet:
-        print(report)
+        print(f"\n{report}\n")
+        print(left_out_line(left_out(data), len(data)) + f"; {len(data) - len(labelled)} without a label")
+        print(f"Found: {report.verdict}")
+        print(next_line(f"lvlm-lens report {config.out}" if config.out else "the same command with --out DIR keeps it"))
     return 0

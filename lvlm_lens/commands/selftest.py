@@ -6,7 +6,7 @@ import argparse
 import json
 
 from .console import progress_bars
-from .options import add_output_options
+from .options import add_output_options, next_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,8 +15,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--models", type=int, default=40, metavar="N", help="constructed models (default: 40)")
     add("--pairs", default="50,100,200", metavar="N[,N]", help="sample sizes in pairs (default: 50,100,200)")
     add("--seed", type=int, default=1, help="seed of models and items (default: 1)")
-    add("--out", metavar="FILE", help="write the JSON there too, without the single trials")
+    add("--out", metavar="FILE", help="write the JSON there too, without the single trials (default: nowhere)")
     add_output_options(parser)
+
+
+def opening(options: argparse.Namespace) -> str:
+    """What is about to happen."""
+    return f"{options.models} constructed models, each asked at {options.pairs} pairs; loading libraries"
 
 
 def run(options: argparse.Namespace) -> int:
@@ -24,15 +29,16 @@ def run(options: argparse.Namespace) -> int:
     from pathlib import Path
 
     from ..errors import UsageError
-    from ..provenance import environment
-    from ..selftest.study import run_study, table
-    from ..storage.commit import write_atomic
 
     try:
         pairs = [int(word) for word in options.pairs.split(",")]
     except ValueError:
         raise UsageError(f"--pairs is {options.pairs!r}; write numbers with commas, e.g. 50,200") from None
     with progress_bars(options.quiet) as tell:
+        from ..provenance import environment
+        from ..selftest.study import run_study, table
+        from ..storage.commit import write_atomic
+
         result = run_study(options.models, pairs, options.seed, tell=tell)
     if options.out is not None:
         kept = {key: value for key, value in result.items() if key != "trials"}
@@ -41,5 +47,9 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(result, indent=2, allow_nan=False))
     elif not options.quiet:
+        from ..report.findings import of_selftest
+
         print(table(result))
+        print(f"Found: {of_selftest(result)}")
+        print(next_line(f"lvlm-lens report {options.out}" if options.out else "lvlm-lens selftest --out selftest.json"))
     return 0

@@ -7,56 +7,70 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .console import progress_bars
-from .options import add_output_options, add_run_options, config_from, loaded_lines
+from .console import console, progress_bars, simple_table
+from .options import (
+    add_output_options,
+    add_run_options,
+    config_from,
+    left_out_line,
+    loaded_lines,
+    next_line,
+    run_opening,
+)
 
 if TYPE_CHECKING:
     from ..config import SweepConfig
     from ..sweep import SweepResult
 
 
-def _print_defenses(console: Any, found: dict[str, Any]) -> None:
-    from rich.table import Table
-
+def _print_defenses(out: Any, found: dict[str, Any]) -> None:
     if not found["done"]:
-        console.print(f"Defences: not done: {found['reason']}")
+        out.print(f"Defences: not done: {found['reason']}")
         return
     setting = found["setting"]
     asked = f"{setting['harmful']} harmful and {setting['harmless']} harmless requests"
-    table = Table(title=f"Defences, a first look on {asked}")
-    for name in ("system", "not refused", "complied", "over-refusal", "forwards a query"):
-        table.add_column(name, justify="left" if name == "system" else "right")
+    numbers = ("not refused", "complied", "over-refusal", "forwards")
+    table = simple_table("system", *numbers, title=f"Defences, a first look on {asked}", right=numbers)
     for row in found["rows"]:
         forwards = row["cost"].get("forwards")
         cells = [_percent(row[key]) for key in ("attack_success", "complied", "over_refusal")]
         table.add_row(row["system"], *cells, "-" if forwards is None else f"{forwards:.1f}")
-    console.print(table)
+    out.print(table)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the sweep."""
     add_run_options(parser)
-    parser.add_argument("--blocks", help="e.g. 0-5,8,-1 (default: all)")
-    parser.add_argument(
-        "--positions", help="where the residual stream is read, e.g. last or question[-4:] (default: last)"
-    )
-    parser.add_argument("--backbone", metavar="NAME", help="language-only backbone to compare with")
-    parser.add_argument(
-        "--no-twin", dest="twin", action="store_const", const=False, help="leave out the random-weight twin"
-    )
-    parser.add_argument("--pairs", type=int, metavar="N", help="matched pairs to patch; 0 for none (default: 10)")
-    parser.add_argument("--no-sasa", dest="sasa", action="store_const", const=False, help="leave SASA out")
-    parser.add_argument(
-        "--no-defenses", dest="defenses", action="store_const", const=False, help="leave the small defence table out"
-    )
-    parser.add_argument(
-        "--measures", metavar="NAMES", help="default, all, or names with commas; robustness is one of them"
-    )
-    parser.add_argument("--folds", type=int, help="folds of the probes (default: 5)")
-    parser.add_argument("--permutations", type=int, help="label shuffles of the null (default: 50)")
-    parser.add_argument("--replicates", type=int, help="bootstrap replicates (default: 1000)")
-    parser.add_argument("--dry-run", action="store_true", help="print forwards, time by stage and memory, and stop")
+    add = parser.add_argument_group("what is read and measured").add_argument
+    add_reading_options(add)
+    add("--pairs", type=int, metavar="N", help="matched pairs to patch; 0 for none (default: 10)")
+    add("--no-sasa", dest="sasa", action="store_const", const=False, help="leave SASA out (default: measured)")
+    add(
+        "--no-defenses", dest="defenses", action="store_const", const=False,
+        help="leave the small defence table out (default: made)",
+    )  # fmt: skip
+    add("--dry-run", action="store_true", help="print forwards, time by stage and memory, and stop (default: run)")
     add_output_options(parser)
+
+
+def add_reading_options(add: Any) -> None:
+    """What concerns reading and locating: of the sweep and of its first half."""
+    add("--blocks", help="e.g. 0-5,8,-1 (default: all)")
+    add("--positions", help="where the residual stream is read, e.g. last or question[-4:] (default: last)")
+    add("--measures", metavar="NAMES", help="default, all, or names with commas; robustness too (default: default)")
+    add("--backbone", metavar="NAME", help="language-only backbone to compare with (default: the embedded model's own)")
+    add(
+        "--no-twin", dest="twin", action="store_const", const=False,
+        help="leave out the random-weight twin (default: measured)",
+    )  # fmt: skip
+    add("--folds", type=int, help="folds of the probes (default: 5)")
+    add("--permutations", type=int, help="label shuffles of the null (default: 50)")
+    add("--replicates", type=int, help="bootstrap replicates (default: 1000)")
+
+
+def opening(options: argparse.Namespace) -> str:
+    """What is about to happen."""
+    return run_opening(options, str(config_from(options).folder))
 
 
 def run(options: argparse.Namespace) -> int:
@@ -66,32 +80,46 @@ def run(options: argparse.Namespace) -> int:
         from ..estimate import estimate_sweep
 
         found = estimate_sweep(config)
-        print(json.dumps(found, indent=2) if options.json else "\n".join(_estimate_lines(found)))
+        print(json.dumps(found, indent=2) if options.json else "\n".join(estimate_lines(found)))
         return 0
     return run_and_print(config, options)
 
 
-def _estimate_lines(found: dict[str, Any]) -> list[str]:
-    """An estimate as text: bytes in words, one line a stage."""
+_UNITS = {
+    "parameters": ("weights", 1, "{:,.0f}"), "tokens_a_sample": ("tokens", 1, "{:,.1f}"),
+    "samples": ("items", 1, "{:,.0f}"), "forwards": ("prompts through the whole model", 1, "{:,.0f}"),
+    "flops": ("TFLOP", 1e12, "{:,.3g}"), "bytes_on_disk": ("MiB", 2**20, "{:,.0f}"),
+    "seconds": ("s", 1, "{:,.0f}"), "peak_bytes": ("GiB", 2**30, "{:.2f}"), "device_bytes": ("GiB", 2**30, "{:.2f}"),
+    "largest_batch_size": ("rows", 1, "{:,.0f}"),
+}  # fmt: skip
+"""Unit, divisor and form of each number of an estimate."""
+
+
+def estimate_lines(found: dict[str, Any]) -> list[str]:
+    """An estimate as text, every number with its unit."""
     lines = []
     for name, value in found.items():
+        shown = name.replace("_", " ").removesuffix(" bytes").replace("bytes ", "")
         if isinstance(value, dict):
-            lines += [f"{key:>28}  {number:g} s" for key, number in value.items()]
+            lines += [f"{key:>28}  {number:,.1f} s" for key, number in value.items()]
         elif isinstance(value, list):
             lines += [f"{'supposed':>28}  {item}" for item in value]
-        elif name.endswith("bytes") or name.startswith("bytes"):
-            lines.append(f"{name.replace('_', ' '):>28}  {value / 2**30:.2f} GiB")
+        elif name in _UNITS and value is not None:
+            unit, divisor, form = _UNITS[name]
+            lines.append(f"{shown:>28}  {form.format(value / divisor)} {unit}")
         else:
-            shown = f"{value:,}" if isinstance(value, (int, float)) else str(value)
-            lines.append(f"{name.replace('_', ' '):>28}  {shown}")
-    return lines
+            lines.append(f"{shown:>28}  {value}")
+    return [
+        *lines,
+        f"About {found['seconds'] / 60:.0f} minutes on this machine; meant to be right within a factor of two",
+    ]
 
 
 def run_and_print(config: SweepConfig, options: argparse.Namespace) -> int:
     """Run a sweep with progress bars and print it as the output options ask."""
-    from ..sweep import run_sweep
-
     with progress_bars(options.quiet) as tell:
+        from ..sweep import run_sweep
+
         result = run_sweep(config, tell, ["lvlm-lens", *sys.argv[1:]])
     if options.json:
         print(json.dumps(result.data, indent=2))
@@ -120,28 +148,16 @@ def consensus_line(role: str, found: dict[str, Any]) -> str:
 
 def print_summary(result: SweepResult) -> None:
     """Roles, order and quadrants as tables on standard output."""
-    from rich.console import Console
-    from rich.table import Table
+    from ..report.findings import of_sweep
 
-    console = Console()
+    out = console()
     data = result.data
-    console.print(
+    out.print(
         f"\n[bold]{data['model']['name']}[/bold] on {data['dataset']['name']}: {data['dataset']['samples']} items"
     )
     for line in loaded_lines(data["model"]):
-        console.print(line)
-    if data["dataset"].get("left_out"):
-        console.print(f"{data['dataset']['left_out']}; all of them: dataset.problem_list in result.json")
-    roles = Table(
-        "role",
-        "blocks",
-        "onset [95 %]",
-        "peak",
-        "value [95 %]",
-        "what it is",
-        title="Layer roles",
-        title_justify="left",
-    )
+        out.print(line)
+    roles = simple_table("role", "blocks", "onset [95 %]", "peak", "value [95 %]", "what it is", title="Layer roles")
     for role in result.roles:
         if role.found and role.range is not None:
             roles.add_row(
@@ -161,26 +177,21 @@ def print_summary(result: SweepResult) -> None:
                 "-" if role.value is None else f"{role.value:.3f}",
                 f"{role.absence}: {role.reason}",
             )
-    console.print(roles)
+    out.print(roles)
     for role, found in data["consensus"].items():
-        console.print(f"Consensus: {consensus_line(role, found)}")
+        out.print(f"Consensus: {consensus_line(role, found)}")
     left_out = {name: row["reason"] for name, row in data["measures"].items() if not row["done"]}
     for name, reason in left_out.items():
-        console.print(f"Not measured: {name}: {reason}")
+        out.print(f"Not measured: {name}: {reason}")
     order = data["order_test"]
     p_value = "" if order.get("p_value") is None else f" (p = {order['p_value']:.4f})"
-    console.print(f"Order: {order['conclusion']}{p_value}\n")
-    table = Table(
-        "quadrant",
-        "items",
-        "perceived",
-        "refused",
-        "perceived, not refused",
-        title="By quadrant (image, text, joint)",
-        title_justify="left",
-        caption=f"perceived: {data['perceived_note']}" if data.get("perceived_note") else None,
-        caption_justify="left",
-    )
+    out.print(f"Order: {order['conclusion']}{p_value}\n")
+    table = simple_table(
+        "quadrant", "items", "perceived", "refused", "perceived, not refused",
+        title="By quadrant (picture, words, together: S safe, U unsafe)", right=("items",),
+    )  # fmt: skip
+    if data.get("perceived_note"):
+        table.caption, table.caption_justify = f"perceived: {data['perceived_note']}", "left"
     backbone = data.get("backbone")
     in_words: dict[str, Any] = {}
     if backbone is not None:
@@ -198,7 +209,7 @@ def print_summary(result: SweepResult) -> None:
         if backbone is not None:
             cells.append(_percent(in_words[row["quadrant"]]) if row["quadrant"] in in_words else "-")
         table.add_row(*cells)
-    console.print(table)
+    out.print(table)
     causal = data["causal"]
     if causal["done"]:
         for direction, cell in causal["strongest"].items():
@@ -206,13 +217,17 @@ def print_summary(result: SweepResult) -> None:
                 f"{cell['position']} into block {cell['block']} carries {cell['effect']:.2f} "
                 f"[{cell['low']:.2f}, {cell['high']:.2f}] of the difference"
             )  # fmt: skip
-            console.print(f"Patching, {direction}: {what} ({causal['pairs']} pairs, engine {causal['engine']})")
+            out.print(f"Patching, {direction}: {what} ({causal['pairs']} pairs, engine {causal['engine']})")
     else:
-        console.print(f"Patching: not done: {causal['reason']}")
+        out.print(f"Patching: not done: {causal['reason']}")
     sasa = data["sasa"]
-    console.print(f"SASA: {sasa['verdict'] if sasa['done'] else 'not done: ' + sasa['reason']}\n")
+    out.print(f"SASA: {sasa['verdict'] if sasa['done'] else 'not done: ' + sasa['reason']}\n")
     _print_defenses(console, data["defenses"])
     seconds = sum(data["timings"].values())
-    console.print(
-        f"{len(data['figures'])} figures, result.json and curves.parquet in {result.folder}  ({seconds:.0f} s)"
+    out.print(f"{len(data['figures'])} figures, result.json and curves.parquet in {result.folder}  ({seconds:.0f} s)")
+    problems = left_out_line(data["dataset"].get("left_out", ""), data["dataset"]["samples"])
+    out.print(
+        problems + ("; all of them: dataset.problem_list in result.json" if data["dataset"].get("left_out") else "")
     )
+    out.print(f"\n[bold]Found:[/bold] {of_sweep(data)}", highlight=False)
+    out.print(next_line(f"lvlm-lens report {result.folder}"))

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from .console import console, simple_table
 from .options import (
     add_column_options,
     add_model_options,
     add_output_options,
     columns_from,
     model_options,
+    next_line,
 )
 
 
@@ -23,31 +25,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the training methods."""
     add = parser.add_argument
     add("method", nargs="?", metavar="METHOD", help="a method by name, or study (--list shows them)")
-    add("--list", action="store_true", help="every method: its source, what is approximated")
-    add("--controls", action="store_true", help="also train the method's controls, and put all into one table")
+    add("--list", action="store_true", help="every method: its source, what is approximated (default: no)")
+    add("--controls", action="store_true", help="also train the method's controls, all in one table (default: no)")
     add("--test-limit", type=int, metavar="N", help="at most N test requests in that table (default: all)")
     add("--max-new-tokens", type=int, default=96, metavar="N", help="longest answer in that table (default: 96)")
-    add("--dry-run", action="store_true", help="steps, FLOPs, memory and time; nothing is trained")
+    add("--dry-run", action="store_true", help="steps, FLOPs, memory and time, and stop (default: train)")
     add_model_options(parser)
     add("--dataset", metavar="NAME", help="registered name, file or hub id (default: mini)")
-    add("--root", metavar="DIR", help="folder of the data set's files, or of a table's images")
+    add("--root", metavar="DIR", help="folder of the set's files, or of a table's images (default: $LVLM_LENS_DATA)")
     add("--split", help="what is trained on (default: train where the set has it, else all)")
-    add("--subset", help="a part of the data set by its own name")
-    add("--limit", type=int, metavar="N", help="at most N samples, whole groups at a time")
+    add("--subset", help="a part of the data set by its own name (default: all)")
+    add("--limit", type=int, metavar="N", help="at most N samples, whole groups at a time (default: all)")
     add("--out", metavar="DIR", help="adapter folder (default: adapters/MODEL-METHOD); the same command continues it")
     add("--where", default="language", metavar="PART", help="language, projector, vision or all (default: language)")
-    add("--blocks", metavar="LIST", help="only these blocks of the part, e.g. 8-15 or 3,4,-1")
+    add("--blocks", metavar="LIST", help="only these blocks of the part, e.g. 8-15 or 3,4,-1 (default: all)")
     add("--rank", type=int, default=8, metavar="R", help="of LoRA (default: 8)")
     add("--steps", type=int, default=300, metavar="N", help="optimiser steps (default: 300)")
     add("--rate", type=float, metavar="LR", help="learning rate (default: the method's own)")
     add("--batch-size", type=int, default=4, metavar="N", help="rows a step (default: 4)")
     add("--seed", type=int, default=0, help="seed of everything drawn (default: 0)")
-    add("--control", default="none", metavar="NAME", help="none, benign_refusals, shuffled or text_only")
+    add("--control", default="none", metavar="NAME", help="or benign_refusals, shuffled, text_only (default: none)")
     add("--save-every", type=int, default=50, metavar="N", help="steps between two checkpoints (default: 50)")
-    add("--bf16", action="store_true", help="autocast to bfloat16")
-    add("--option", action="append", default=[], metavar="NAME=VALUE", help="an option of the method itself")
+    add("--bf16", action="store_true", help="autocast to bfloat16 (default: no)")
+    add("--option", action="append", default=[], metavar="NAME=VALUE", help="of the method itself (default: its own)")
     add_column_options(parser)
     add_output_options(parser)
+
+
+def opening(options: argparse.Namespace) -> str | None:
+    """What is about to happen."""
+    if options.list or options.method is None:
+        return None
+    what = "planned only" if options.dry_run else f"{options.steps} steps"
+    return f"{options.method} of {options.model or 'mini'} on {options.dataset or 'mini'}, {what}; loading libraries"
 
 
 def run(options: argparse.Namespace) -> int:
@@ -177,13 +187,12 @@ def _print_methods(as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("method", "what", "source", "differs from the published one")
+    table = simple_table("method", "what", "source", "differs from the published one")
     for row in rows:
         table.add_row(row["name"], row["title"], row["source"], row["approximation"] or "-")
-    Console().print(table)
+    console().print(table)
+    print(f"Found: {len(rows)} methods")
+    print(next_line("lvlm-lens train METHOD --dry-run"))
 
 
 def _print_plan(title: str, plan: Mapping[str, Any]) -> None:
@@ -213,4 +222,6 @@ def _print_record(record: Mapping[str, Any], folder: Path) -> None:
         )
         if after["untrained"]:
             print(f"  no gradient reached {len(after['untrained'])} of them, e.g. {after['untrained'][0]}")
-    print(f"  use it: --adapter {folder}, or --defense {folder} in `lvlm-lens evaluate`")
+    found = f"loss {losses[0]:.3f} to {losses[-1]:.3f}" if losses else "no loss was logged"
+    print(f"Found: an adapter in {folder}, {found} in {cost['steps']} steps")
+    print(next_line(f"lvlm-lens evaluate --defense {folder}", f"lvlm-lens sweep --adapter {folder}"))

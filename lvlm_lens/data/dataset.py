@@ -25,7 +25,7 @@ class Problem:
         return f"{place}: {self.reason}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Dataset(Sequence[Sample]):
     """An ordered collection of :class:`Sample` with unique ids.
 
@@ -61,6 +61,26 @@ class Dataset(Sequence[Sample]):
 
     def __len__(self) -> int:
         return len(self.samples)
+
+    def __repr__(self) -> str:
+        """Five lines: size, labels, what the samples look like, what was left out."""
+        harmful, harmless = (sum(sample.harmful == value for sample in self) for value in (1, 0))
+        pictures = sum(bool(sample.images) for sample in self)
+        groups = len({sample.group or sample.id for sample in self})
+        splits = ", ".join(f"{count} {name or 'without a name'}" for name, count in _counts(s.split for s in self))
+        kinds = ", ".join(f"{count} {name}" for name, count in _counts(s.category or "none" for s in self)[:5])
+        first = repr(self.samples[0].text[:60]) if self.samples else "-"
+        lost = f"{len(self.problems)} left out" + (f", e.g. {self.problems[0]}"[:110] if self.problems else "")
+        return "\n".join(
+            [
+                f"Dataset {self.name or '(no name)'}: {len(self)} samples, {groups} groups, {pictures} with a picture",
+                f"labels: {harmful} harmful, {harmless} harmless, {len(self) - harmful - harmless} unknown; "
+                f"{len(self.pairs())} matched pairs",
+                f"splits: {splits or '-'}; categories: {kinds or '-'}",
+                f"first: {first}",
+                f"problems: {lost}; notes: {len(self.notes)}",
+            ]
+        )
 
     def __iter__(self) -> Iterator[Sample]:
         return iter(self.samples)
@@ -137,3 +157,8 @@ class Dataset(Sequence[Sample]):
             "categories": dict(Counter(sample.category for sample in self)),
             "problems": len(self.problems),
         }
+
+
+def _counts(names: Iterable[str]) -> list[tuple[str, int]]:
+    """Names with their counts, the most frequent first."""
+    return Counter(names).most_common()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from ..columns import USUAL
 from ..errors import DataError, UsageError, near_matches
 from .collect import Collector, FieldError
 from .dataset import Dataset
@@ -21,23 +22,6 @@ from .images import ImageSource, as_image_source
 from .labels import as_label, as_split
 from .reading import TABLE_SUFFIXES, Broken, read_table
 from .sample import Label, Sample
-
-USUAL = {
-    "text": ("text", "prompt", "question", "query", "instruction"),
-    "image": ("image", "images", "image_path", "file_name"),
-    "label": ("label", "label_joint"),
-    "label_image": ("label_image",),
-    "label_text": ("label_text",),
-    "id": ("id", "question_id"),
-    "group": ("group",),
-    "split": ("split",),
-    "category": ("category",),
-    "counterfactual": ("counterfactual",),
-    "text_only": ("text_only",),
-    "caption": ("caption",),
-    "reference": ("reference",),
-}
-"""The names under which each column is looked for when it is not named."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from ..lens import LVLM
+from ..progress import each, part
 from .contest import MARGIN, decide, enter, repeated_splits
 from .projection import Cell
 from .sasa import Extracted, extract, usable
@@ -53,23 +54,20 @@ def run_contest(
         margin: of equivalence.
     """
     again = {cell: replace(cell, control="rerun") for cell in cells}
-    reruns = extract(
-        model,
-        split.samples,
-        list(again.values()),
-        features,  # type: ignore[arg-type]
-        batch_size,
-        engine=made.engine,  # type: ignore[arg-type]
-    )
+    with part(0.0, 0.3, "passes without projection"):
+        reruns = extract(
+            model, split.samples, list(again.values()), features, batch_size, engine=made.engine  # type: ignore[arg-type]
+        )  # fmt: skip
     splits = repeated_splits(split.labels, split.groups, split.seed, repeats)
-    entries = {
-        "sasa": enter(((_name(cell), coordinates(made.cells[cell])) for cell in cells), splits),
-        "no_projection": enter([("plain", coordinates(made.plain))], splits),
-        "rerun": enter(((_name(cell), coordinates(reruns.cells[other])) for cell, other in again.items()), splits),
-        "single_block": enter(_single_blocks(model, made, features), splits),
-    }
-    rows = decide(entries, "sasa", splits, margin)
-    return [{"meaning": MEANINGS[row["rival"]], **row} for row in rows]
+    with part(0.3, 0.6, "SASA"):
+        entries = {"sasa": enter(((_name(cell), coordinates(made.cells[cell])) for cell in each(cells)), splits)}
+    entries["no_projection"] = enter([("plain", coordinates(made.plain))], splits)
+    with part(0.6, 0.85, "the later blocks run again"):
+        rows = ((_name(cell), coordinates(reruns.cells[other])) for cell, other in each(list(again.items())))
+        entries["rerun"] = enter(rows, splits)
+    with part(0.85, 1.0, "single blocks"):
+        entries["single_block"] = enter(_single_blocks(model, made, features), splits)
+    return [{"meaning": MEANINGS[row["rival"]], **row} for row in decide(entries, "sasa", splits, margin)]
 
 
 def _name(cell: Cell) -> str:
@@ -77,7 +75,7 @@ def _name(cell: Cell) -> str:
 
 
 def _single_blocks(model: LVLM, made: Extracted, features: str) -> Iterator[tuple[str, np.ndarray]]:
-    for block in range(model.n_blocks):
+    for block in each(range(model.n_blocks)):
         rows = made.plain_resid[block]
         if features == "logits":
             with torch.inference_mode():

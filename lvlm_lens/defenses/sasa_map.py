@@ -19,6 +19,7 @@ from ..data.groups import groups_of
 from ..data.limits import limited_rows
 from ..errors import DataError
 from ..locate.statistics import Resampling, auroc, interval, weighted_auroc
+from ..progress import each
 from ..stats.groups import paired_bootstrap
 from ..stats.maxt import attainable, max_t
 from ..stats.paired_auroc import paired_auroc_parts
@@ -145,7 +146,7 @@ def gain_map(split: Split, made: Extracted, cells: Sequence[Cell], reference: np
 
     ``cv_auroc`` is cross-validated on the training part only: what blocks may be chosen by.
     """
-    scored = [test_scores(split, made.cells[cell]) for cell in cells]
+    scored = [test_scores(split, made.cells[cell]) for cell in each(cells)]
     gains = _tested_together(split, [scores for scores, _ in scored], reference)
     rows = [
         {
@@ -187,7 +188,7 @@ def compare(
         reference: the name of the probe without projection.
         main: the name of SASA.
     """
-    scores = {name: test_scores(split, rows)[0] for name, rows in features.items()}
+    scores = {name: test_scores(split, features[name])[0] for name in each(list(features))}
     others = [name for name in scores if name != reference]
     gains = dict(zip(others, _tested_together(split, [scores[n] for n in others], scores[reference]), strict=True))
     table = []
@@ -210,7 +211,7 @@ def label_efficiency(
     """
     rows = []
     sizes = sorted({size for size in sizes if size <= len(split.train)} | {len(split.train)})
-    for size in sizes:
+    for size in each(sizes, lambda size: f"{size} samples"):
         draws: dict[str, list[np.ndarray]] = {"sasa": [], "plain": []}
         values: dict[str, list[float]] = {"sasa": [], "plain": []}
         for seed in range(seeds if size < len(split.train) else 1):

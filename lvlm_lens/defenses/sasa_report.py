@@ -9,7 +9,7 @@ The map and the table of controls speak of one split and of the probes fitted th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from ..evaluate.rates import rate
 from ..lens import LVLM
 from ..locate.statistics import Resampling, group_folds
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
-from ..stats.maxt import attainable
+from ..progress import part
 from ..storage.plain import plain
 from .base import threshold_at
 from .contest import MARGIN, REPEATS
@@ -120,7 +120,7 @@ class SASAReport:
     def __str__(self) -> str:
         lines = [self.verdict, "", "contest (everything chosen and fitted anew in each split)"]
         lines += [f"  {contest_line(row)}" for row in self.contest]
-        lines += ["one split, probes as fitted"]
+        lines += [f"one split, probes as fitted; over the map {self.map['attainable']}"]
         for row in self.controls:
             gain = row.get("over_reference")
             text = f"  {row['name']:<14} AUROC {row['auroc']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
@@ -181,8 +181,8 @@ def parts_of(data: Sequence[Sample], n_train: int | None, n_test: int | None, se
         fold = group_folds(labels, groups_of(known), 2, seed)
         parts = [[s for s, k in zip(known, fold, strict=True) if k == side] for side in (0, 1)]
     out = []
-    for part, size in zip(parts, (n_train, n_test), strict=True):
-        out.append([part[i] for i in limited_rows(part, size, seed)])
+    for some, size in zip(parts, (n_train, n_test), strict=True):
+        out.append([some[i] for i in limited_rows(some, size, seed)])
     return tuple(out)
 
 
@@ -208,7 +208,6 @@ def sasa_report(
     replicates: int = 1000,
     batch_size: int = 32,
     random_state: int = 0,
-    say: Callable[[str], None] | None = None,
     folder: Path | None = None,
     strict: bool = False,
 ) -> SASAReport:
@@ -232,14 +231,12 @@ def sasa_report(
         replicates: of the bootstrap over test groups.
         batch_size: rows a forward.
         random_state: seed of everything drawn.
-        say: called with a line before each stage.
         folder: where the passes of each batch are kept, so that a stopped report continues.
         strict: stop at the first sample that cannot be encoded; else it is left out and named in the notes.
 
     Raises:
         UsageError, DataError: as :class:`~lvlm_lens.defenses.sasa.SASA`.
     """
-    tell = say or (lambda line: None)
     if quick:
         n_train, n_test = n_train or 64, n_test or 64
         seeds = min(seeds, 3)
@@ -254,30 +251,24 @@ def sasa_report(
     asked, chosen_by = _asked(model, roles, safety_block, fused_block, notes)
     if asked is not None:
         cells.setdefault(asked, template.cell(*asked))
-    tell(f"s x f map: {attainable(groups_of(test), len(cells))}; {len(train)} training and {len(test)} test samples")
     every = range(model.n_blocks)
     wanted = list(cells.values())
-    made = extract(model, split.samples, wanted, features, batch_size, every, folder=folder)  # type: ignore[arg-type]
+    with part(0.0, 0.3, f"map of {len(wanted)} pairs of blocks, {len(train)} + {len(test)} samples"):
+        made = extract(model, split.samples, wanted, features, batch_size, every, folder=folder)  # type: ignore[arg-type]
     fold = group_folds(split.y_train, groups_of(train), min(4, len(set(groups_of(train)))), random_state)
     reference, _ = scores_on_test(split, made.plain)
-    table = gain_map(split, made, list(cells.values()), reference)
+    with part(0.3, 0.4, "probes of the map"):
+        table = gain_map(split, made, list(cells.values()), reference)
     given = asked
     if asked is None:
         best = max(table["cells"], key=lambda row: (round(row["cv_auroc"], 6), row["safety"]))
         asked, chosen_by = (best["safety"], best["fused"]), "cross-validation on training data, over the map"
     cell = cells[asked]
-    tell(f"controls and variants at s = {cell.safety}, f = {cell.fused}")
     others = variant_cells(cell, any(sample.images for sample in split.samples), controls_only=quick)
-    varied = extract(
-        model,
-        split.samples,
-        list(others.values()),
-        features,  # type: ignore[arg-type]
-        batch_size,
-        (cell.fused,),
-        made.engine,
-        folder,
-    )
+    with part(0.4, 0.5, f"controls at blocks {cell.safety} and {cell.fused}"):
+        varied = extract(
+            model, split.samples, list(others.values()), features, batch_size, (cell.fused,), made.engine, folder  # type: ignore[arg-type]
+        )  # fmt: skip
     rows: dict[str, np.ndarray] = {REFERENCE: made.plain, MAIN: made.cells[cell]}
     rows |= {name: varied.cells[other] for name, other in others.items()}
     rows["plain_fused"] = varied.plain_resid[cell.fused]
@@ -286,15 +277,15 @@ def sasa_report(
         MAIN: f"projection of block {cell.safety} on block {cell.fused}",
         "plain_fused": "no projection: the probe on the plain residual after the fused block",
     }
-    controls = compare(split, rows, meanings, REFERENCE, MAIN)
+    with part(0.5, 0.55, "controls"):
+        controls = compare(split, rows, meanings, REFERENCE, MAIN)
     by_name = {row["name"]: row for row in controls}
     gain = by_name[MAIN]["over_reference"]
-    tell("label efficiency")
-    curve = label_efficiency(split, rows[MAIN], rows[REFERENCE], sizes, seeds, random_state)
+    with part(0.55, 0.65, "label efficiency"):
+        curve = label_efficiency(split, rows[MAIN], rows[REFERENCE], sizes, seeds, random_state)
     entrants = list(cells.values()) if given is None else [cell]
-    tell(f"contest: {len(entrants)} cells, as many runs again without projection, {model.n_blocks} single blocks")
-    contest = run_contest(model, split, made, entrants, features, batch_size, 1 if quick else REPEATS)
-    tell("transfer, guard, cost")
+    with part(0.65, 0.9, "contest with its rivals"):
+        contest = run_contest(model, split, made, entrants, features, batch_size, 1 if quick else REPEATS)
     fitted = {
         name: TunedProbe().fit(split.parts(rows[name])[0], split.y_train, groups_of(train), random_state)
         for name in (MAIN, REFERENCE)
@@ -303,13 +294,13 @@ def sasa_report(
     moves += [_other_set(model, other, cell, made, template, fitted, n_test, replicates) for other in transfer_to]
     guard = [_guard(split, made, rows[MAIN], fold, fpr, C, model) for fpr in FALSE_POSITIVES]
     cost = _cost(model, split, features, batch_size, cell, made.engine)
-    tell("refusal log-odds by block")
     few = [test[i] for i in limited_rows(test, 32 if quick else 128, random_state)]
-    causal = causal_report(model, few, cell, batch_size, replicates, random_state, made.engine)
+    with part(0.92, 0.96, "refusal log-odds by block"):
+        causal = causal_report(model, few, cell, batch_size, replicates, random_state, made.engine)
     patching: dict[str, Any] = {"done": False, "reason": "left out of the quick report"}
     if not quick:
-        tell("patch grids before and after the projection")
-        patching, _ = patching_report(model, test, cell, batch_size=batch_size, random_state=random_state)
+        with part(0.96, 1.0, "patch grids before and after the projection"):
+            patching, _ = patching_report(model, test, cell, batch_size=batch_size, random_state=random_state)
     setting = {
         "model": model.name,
         "data": getattr(data, "name", ""),

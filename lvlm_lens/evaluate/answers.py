@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from ..data import Sample
 from ..errors import DataError, ImageLostError, NumericalError, RunFolderError
+from ..progress import each
 from ..storage.commit import append_line, write_atomic
 from ..storage.identity import require
 
@@ -110,7 +111,7 @@ def collect_answers(
     """
     left = [sample for sample in samples if sample.id not in ledger.answers]
     left.sort(key=lambda sample: (len(sample.images), len(sample.text)))
-    for start in range(0, len(left), batch_size):
+    for start in each(range(0, len(left), batch_size)):
         batch = left[start : start + batch_size]
         try:
             rows = _asked(system, batch, max_new_tokens, batch_size)

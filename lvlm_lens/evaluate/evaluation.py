@@ -11,7 +11,6 @@ is counted apart and is in no rate.  Every interval is over groups (:mod:`lvlm_l
 from __future__ import annotations
 
 import json
-import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -29,15 +28,17 @@ from ..inference import false_discovery
 from ..lens import LVLM
 from ..locate.statistics import Resampling, group_folds, interval, weighted_auprc, weighted_auroc, weighted_tpr_at_fpr
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
+from ..progress import each, part
 from ..stats.groups import paired_test
 from ..storage.plain import plain
 from .answers import Answer, AnswerLedger, collect_answers
 from .cost import Cost, metered
-from .inside import InsideTable, inside_text
+from .inside import InsideTable
 from .judged import judged_success
 from .judges import EndpointJudge, TextModel
 from .rates import rate
 from .reaction import REACTIONS, Reaction, ReactionScorer, question_of, reaction_note
+from .text import evaluation_text
 from .utility import is_correct
 
 Outcomes = list[tuple[bool, str]]
@@ -118,40 +119,12 @@ class EvaluationResult:
             for row in self.rows
         ]
 
+    def without_answer(self) -> int:
+        """Requests that a system could not answer, over all systems; they are in no rate."""
+        return sum(int(row["failures"].get("no answer", 0)) for row in self.rows)
+
     def __str__(self) -> str:
-        head = f"{'system':<18}{'not refused':>24}{'complied':>24}{'over-refusal':>24}{'accuracy':>10}{'AUROC':>8}"
-        lines = [f"{head}{'forwards':>10}{'ms':>8}"]
-        for row in self.rows:
-            found = row.get("detection") or {}
-            cost = row["cost"]
-            lines.append(
-                f"{row['system']:<18}{_show(row['attack_success']):>24}{_show(row['complied']):>24}"
-                f"{_show(row['over_refusal']):>24}"
-                f"{_percent(row['accuracy']['value']):>10}{_number(found.get('auroc')):>8}"
-                f"{_number(cost.get('forwards')):>10}{_number(1000 * cost.get('seconds', math.nan), 1):>8}"
-            )
-        for test in self.tests:
-            if test["q_value"] <= 0.05:
-                lines.append(
-                    f"{test['system']}: {test['rate'].replace('_', ' ')} {100 * test['difference']:+.1f} points "
-                    f"[{100 * test['low']:+.1f}, {100 * test['high']:+.1f}] against no defence, "
-                    f"q = {test['q_value']:.3f}"
-                )
-        for row in self.rows:
-            if spent := row.get("training"):
-                lines.append(
-                    f"{row['system']}: trained once, {spent['steps']:.0f} steps, {spent['flops']:.3g} FLOPs, "
-                    f"{spent['seconds']:.0f} s; {_number(row['cost'].get('forwards'))} forwards a query"
-                )
-            if judged := row.get("judged"):
-                lines.append(
-                    f"{row['system']}: attack success {_show(judged['attack_success'])} by {judged['judge']}, "
-                    + (f"{judged['deflections']} deflections, " if "deflections" in judged else "")
-                    + f"{judged['unread']} verdicts unread"
-                )
-        if self.inside:
-            lines.append(inside_text(self.inside))
-        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+        return evaluation_text(self)
 
 
 def evaluate(
@@ -171,7 +144,6 @@ def evaluate(
     rubric: str = "harmful",
     replicates: int = 1000,
     random_state: int = 0,
-    say: Callable[[str], None] | None = None,
 ) -> EvaluationResult:
     """Ask the undefended model and every defence, and compare.
 
@@ -191,19 +163,17 @@ def evaluate(
         rubric: of the judge; one with a yes or no.
         replicates: of the bootstrap over groups.
         random_state: seed.
-        say: called with a line before each system.
 
     Raises:
         DataError: no labelled samples of both classes to ask.
         UsageError: two defences of one name.
         RunFolderError: ``folder`` holds answers of another run.
     """
-    tell = say or (lambda line: None)
     scorer = ReactionScorer(refused)
     names = [NONE, *(defense.name for defense in defenses)]
     if len(set(names)) != len(names):
         raise UsageError(f"two defences have the same name ({', '.join(names[1:])}); give each another name")
-    fit_on, test = _parts(data, train, limit, train_limit, random_state)
+    fit_on, test = training_and_test(data, train, limit, train_limit, random_state)
     unread: list[str] = []
     if defenses:  # a request that cannot be asked is counted where it is asked; one that cannot be learnt from, here
         fit_on = readable(model, fit_on, lambda sample, error: unread.append(f"left out of the training part: {error}"))
@@ -213,10 +183,11 @@ def evaluate(
     answers: dict[str, list[Answer]] = {}
     rows: list[dict[str, Any]] = []
     table: InsideTable | None = None
-    for defense in (None, *defenses):
+    asked: list[DefenseLike | None] = [None, *defenses]
+    for defense in each(asked, lambda defense: NONE if defense is None else defense.name):
         name = NONE if defense is None else defense.name
-        tell(f"{name}: {len(test)} requests")
-        system: Any = _Undefended(model) if defense is None else defense.fit(model, fit_on).guard(model)
+        with part(0.0, 0.3, f"learning from {len(fit_on)} samples"):
+            system: Any = _Undefended(model) if defense is None else defense.fit(model, fit_on).guard(model)
         head = {
             "model": model.name,
             "weights": weights_hash,
@@ -226,7 +197,8 @@ def evaluate(
             "max_new_tokens": max_new_tokens,
         }
         ledger = AnswerLedger(Path(folder) / f"answers-{name}.jsonl" if folder is not None else None, head)
-        found = collect_answers(system, test, ledger, max_new_tokens, batch_size)
+        with part(0.3, 0.7, f"answering {len(test)} requests"):
+            found = collect_answers(system, test, ledger, max_new_tokens, batch_size)
         answers[name] = found
         row = _measured(name, test, found, answers[NONE], scorer, model, max_new_tokens)
         row["approximation"] = getattr(defense, "approximation", "")
@@ -236,18 +208,20 @@ def evaluate(
         score = getattr(defense, "score_prompt", None)
         if score is not None:
             read = [number for number, answer in enumerate(found) if not answer.error]
-            row["detection"] = _detection(score(model, [test[n] for n in read]), labels[read], weights[:, read])
+            with part(0.7, 0.75, "detecting"):
+                scores = score(model, [test[n] for n in read])
+            row["detection"] = _detection(scores, labels[read], weights[:, read])
         if judge is not None:
-            tell(f"{name}: judged")
             place = Path(folder) if folder is not None else None
-            row["judged"] = judged_success(name, judge, rubric, test, found, place)
+            with part(0.75, 0.85):
+                row["judged"] = judged_success(name, judge, rubric, test, found, place)
         if inside:
-            tell(f"{name}: inside")
-            if defense is None or table is None:
-                shown = [sample for sample, answer in zip(test, found, strict=True) if not answer.error]
-                table = InsideTable(model, shown, batch_size, random_state)
-            else:
-                table.add(defense)  # type: ignore[arg-type]
+            with part(0.85, 1.0, "reading inside"):
+                if defense is None or table is None:
+                    shown = [sample for sample, answer in zip(test, found, strict=True) if not answer.error]
+                    table = InsideTable(model, shown, batch_size, random_state)
+                else:
+                    table.add(defense)  # type: ignore[arg-type]
         rows.append(row)
     tests = _tests(test, answers, scorer)
     notes = [*unread, *(f"{row['system']}: {row['approximation']}" for row in rows if row["approximation"])]
@@ -279,9 +253,10 @@ class _Undefended:
             return self.model.generate(samples, max_new_tokens, batch_size)
 
 
-def _parts(
+def training_and_test(
     data: Sequence[Sample], train: Sequence[Sample] | None, limit: int | None, train_limit: int | None, seed: int
 ) -> tuple[list[Sample], list[Sample]]:
+    """The labelled samples to learn from and those to ask: own splits, else halves by group, at most so many."""
     known = [sample for sample in data if sample.harmful is not None]
     splits = {sample.split for sample in known}
     test = [s for s in known if s.split == "test"] if "test" in splits else known
@@ -476,16 +451,3 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
         flat |= {key: row[key]["value"], f"{key}_low": row[key]["low"], f"{key}_high": row[key]["high"]}
     return flat | row.get("detection", {}) | {f"{k}_per_query": v for k, v in row["cost"].items()}
 
-
-def _show(value: dict[str, Any]) -> str:
-    if not value["total"]:
-        return "-"
-    return f"{100 * value['value']:.1f} % [{100 * value['low']:.1f}, {100 * value['high']:.1f}]"
-
-
-def _percent(value: float) -> str:
-    return "-" if value is None or not math.isfinite(value) else f"{100 * value:.1f} %"
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"

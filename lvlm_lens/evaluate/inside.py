@@ -122,24 +122,3 @@ def _change(after: Curve, before: Curve) -> dict[str, Any]:
         found |= {name: float(value), f"{name}_low": float(low), f"{name}_high": float(high)}
     return {**found, "block": before.peak}
 
-
-def inside_text(rows: Sequence[dict[str, Any]]) -> str:
-    """The table as text: for each role its onset and peak, and the change of AUROC at the undefended peak."""
-    lines = [f"{'inside':<18}" + "".join(f"{role + ': onset, peak AUROC, change':>46}" for role in ROLE_NAMES)]
-    for row in rows:
-        if "reason" in row:
-            lines.append(f"{row['system']:<18}  not measured: {row['reason']}")
-            continue
-        cells = []
-        for role in ROLE_NAMES:
-            cell = row["roles"].get(role)
-            if cell is None:
-                cells.append(f"{'-':>46}")
-                continue
-            onset = "-" if not cell["found"] else str(cell["onset"])
-            text = f"{onset}, {cell['peak']:.3f}"
-            if change := cell.get("change"):
-                text += f", {change['at_peak']:+.3f} [{change['at_peak_low']:+.3f}, {change['at_peak_high']:+.3f}]"
-            cells.append(f"{text:>46}")
-        lines.append(f"{row['system']:<18}" + "".join(cells))
-    return "\n".join(lines)

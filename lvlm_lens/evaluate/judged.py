@@ -18,6 +18,7 @@ from ..data import Sample
 from ..data.groups import groups_of
 from ..errors import UsageError
 from ..lens import LVLM
+from ..progress import each
 from .answers import Answer, AnswerLedger
 from .judges import EndpointJudge, LocalJudge, TextModel, judge_answers
 from .rates import rate
@@ -77,7 +78,7 @@ def judged_success(
     ledger = AnswerLedger(folder / f"verdicts-{system}-{asked.name}.jsonl" if folder is not None else None, head)
     left = [(s, a) for s, a in seen if s.id not in ledger.answers]
     failures: dict[str, str] = {}
-    for start in range(0, len(left), STEP):
+    for start in each(range(0, len(left), STEP), lambda start: f"waiting for {_name(judge)}, {start} of {len(left)}"):
         some = left[start : start + STEP]
         verdicts = judge_answers(judge, asked, [s for s, _ in some], [a.text for _, a in some])
         failures |= {s.id: v.failure for (s, _), v in zip(some, verdicts, strict=True) if v.value is None}

@@ -31,6 +31,7 @@ import numpy as np
 from ..data import Sample
 from ..errors import DataError
 from ..inference import wilson_bounds
+from ..progress import each, part
 from .curve import Curve, curve_from_draws
 from .evidence import Evidence
 from .probe import LinearProbe
@@ -147,10 +148,13 @@ def locate_roles(
     used_twin = None if twin is None else twin.rows(known)
     y, groups = labels[known], group_names(used.samples)
 
-    perception, perception_probe = _probed("perception", used, used_twin, y, groups, settings)
+    with part(0.0, 0.45, "perception"):
+        perception, perception_probe = _probed("perception", used, used_twin, y, groups, settings)
     both = joint_items(used.samples)
-    semantics, semantics_probe, why = _semantics(used, used_twin, y, groups, both, settings)
-    expression = _expression(used, used_twin, y, groups, settings)
+    with part(0.45, 0.9, "semantics"):
+        semantics, semantics_probe, why = _semantics(used, used_twin, y, groups, both, settings)
+    with part(0.9, 1.0, "expression"):
+        expression = _expression(used, used_twin, y, groups, settings)
 
     probes = {"perception": perception_probe}
     curves = {"perception": perception, "expression": expression, "lens_agreement": _agreement(used, groups, settings)}
@@ -227,12 +231,16 @@ def baseline_features(evidence: Evidence) -> dict[str, np.ndarray]:
 def _probed(
     name: str, evidence: Evidence, twin: Evidence | None, y: np.ndarray, groups: np.ndarray, settings: dict[str, Any]
 ) -> tuple[Curve, LinearProbe]:
-    fitted = LinearProbe(**settings).fit(evidence, y, groups, name)
+    with part(0.0, 0.5):
+        fitted = LinearProbe(**settings).fit(evidence, y, groups, name)
     curve = fitted.curve_
-    for key, value in baseline_features(evidence).items():
-        curve = curve.with_baseline(key, fitted.baseline(value))
+    with part(0.5, 0.8, "baselines"):
+        features = baseline_features(evidence)
+        for key in each(list(features)):
+            curve = curve.with_baseline(key, fitted.baseline(features[key]))
     if twin is not None:
-        other = LinearProbe(**{**settings, "permutations": 0}).fit(twin, y, groups, fold=fitted.fold_)
+        with part(0.8, 1.0, "twin"):
+            other = LinearProbe(**{**settings, "permutations": 0}).fit(twin, y, groups, fold=fitted.fold_)
         curve = curve.with_baseline("random_twin", other.curve_)
     curve.meta["depth"] = evidence.depth  # type: ignore[index]
     return curve, fitted

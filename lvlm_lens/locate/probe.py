@@ -20,6 +20,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from ..errors import DataError, UsageError, context
+from ..progress import step
 from .blocks import Blocks, as_blocks, iterate
 from .crossfit import Settings, decision, grid_coefficients, out_of_fold, sigmoid
 from .curve import Baseline, Curve, curve_from_draws
@@ -138,6 +139,7 @@ class LinearProbe(BaseEstimator):
             fold_c.append(used[:, 0])
             coefs.append(coef[0, 0, 0, 0])
             intercepts.append(intercept[0, 0, 0, 0])
+            step(len(scores), len(source.blocks))
         self.blocks_ = [int(b) for b in source.blocks]
         self.scores_ = np.stack(scores, 1)
         self.null_scores_ = np.stack(null, -1)

@@ -9,6 +9,7 @@ import torch
 
 from ..data import Sample
 from ..errors import NumericalError, UsageError
+from ..progress import step
 
 Result = TypeVar("Result")
 
@@ -44,6 +45,7 @@ def in_batches(
         least: rows below which no batch is cut.
     """
     pending = list(batches(samples, size) if prepared is None else prepared)
+    total, done = sum(map(len, pending)), 0
     while pending:
         batch = pending.pop(0)
         try:
@@ -51,6 +53,8 @@ def in_batches(
         except torch.OutOfMemoryError:
             pending[:0] = halves(batch, samples, least)
             continue
+        done += len(batch)
+        step(done, total)
         yield batch, result
 
 

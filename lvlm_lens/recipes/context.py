@@ -24,6 +24,7 @@ from ..errors import DataError, UsageError
 from ..evaluate.answers import Answering, AnswerLedger, collect_answers
 from ..evaluate.judges import EndpointJudge, TextModel
 from ..lens import LVLM
+from ..progress import doing, each
 
 if TYPE_CHECKING:
     from .recipe import Recipe
@@ -87,7 +88,7 @@ class Context:
     max_new_tokens: int = 32
     replicates: int = 1000
     weights: str = ""
-    tell: Callable[[str], None] = field(default=lambda line: None)
+    tell: Callable[[str], None] = field(default=doing)
 
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 4:
@@ -159,8 +160,8 @@ class Context:
             Rows that every system answered, each system's answers on those rows, and a note for rows left out.
         """
         found = {}
-        for name, (system, samples) in systems.items():
-            self.tell(f"{name}: {len(samples)} requests")
+        for name in each(list(systems), lambda name: f"{name}: {len(systems[name][1])} requests"):
+            system, samples = systems[name]
             head = {"weights": self.weights, "system": name, "max_new_tokens": self.max_new_tokens, "seed": self.seed}
             path = self.folder / f"answers-{plain(name)}.jsonl" if self.folder is not None else None
             ledger = AnswerLedger(path, head)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from ..evaluate.judges import EndpointJudge, LocalJudge, TextModel
 from ..lens import LVLM
 from ..plots.comparison import plot_comparison
 from ..plots.theme import save_figure
+from ..progress import stage
 from ..provenance import environment
 from ..storage.commit import write_atomic
 from ..storage.runfolder import RunFolder
@@ -85,7 +86,6 @@ def reproduce(
     chosen: Sequence[Recipe],
     request: Request,
     folder: Path,
-    tell: Callable[[str, int, int], None] | None = None,
     command: list[str] | None = None,
     model: LVLM | None = None,
 ) -> Report:
@@ -95,14 +95,12 @@ def reproduce(
         chosen: recipes, in order.
         request: the setting.
         folder: of the run; see the module's first lines.
-        tell: called with (recipe, done, 1).
         command: the command line, for the record.
         model: an already loaded model in place of ``request.model``.
 
     Raises:
         LensError: as the only recipe raises it; for several recipes only what concerns all of them (model, folder).
     """
-    say = tell or (lambda stage, done, total: None)
     loaded = model or LVLM.from_pretrained(request.model, device=request.device, **request.loading)
     weights = loaded.weights_hash()
     run = RunFolder(folder)
@@ -121,36 +119,35 @@ def reproduce(
     results: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     for recipe in chosen:
-        say(recipe.name, 0, 1)
-        place = RunFolder(folder / recipe.name)
-        found = place.read_json(RESULT)
-        if found is None:
-            context = Context(
-                loaded,
-                root=request.root,
-                dataset=request.dataset,
-                columns=request.columns,
-                limit=request.limit,
-                seed=request.seed,
-                judge=judge,
-                folder=place.path,
-                batch_size=request.batch_size,
-                max_new_tokens=request.max_new_tokens,
-                weights=weights,
-            )
-            try:
-                found = _run(recipe, context, place, command)
-            except Exception as error:
-                if len(chosen) == 1:
-                    raise
-                # counted, written down, and told at the end; the other papers do not depend on this one
-                kind = "" if isinstance(error, LensError) else f"{type(error).__name__}: "
-                failed.append({"name": recipe.name, "error": f"{kind}{error}"})
-                place.write_json(FAILED, failed[-1])
-        if found is not None:
-            (place.path / FAILED).unlink(missing_ok=True)
-            results.append(found)
-        say(recipe.name, 1, 1)
+        with stage(recipe.name):
+            place = RunFolder(folder / recipe.name)
+            found = place.read_json(RESULT)
+            if found is None:
+                context = Context(
+                    loaded,
+                    root=request.root,
+                    dataset=request.dataset,
+                    columns=request.columns,
+                    limit=request.limit,
+                    seed=request.seed,
+                    judge=judge,
+                    folder=place.path,
+                    batch_size=request.batch_size,
+                    max_new_tokens=request.max_new_tokens,
+                    weights=weights,
+                )
+                try:
+                    found = _run(recipe, context, place, command)
+                except Exception as error:
+                    if len(chosen) == 1:
+                        raise
+                    # counted, written down, and told at the end; the other papers do not depend on this one
+                    kind = "" if isinstance(error, LensError) else f"{type(error).__name__}: "
+                    failed.append({"name": recipe.name, "error": f"{kind}{error}"})
+                    place.write_json(FAILED, failed[-1])
+            if found is not None:
+                (place.path / FAILED).unlink(missing_ok=True)
+                results.append(found)
     report = Report(folder, tuple(results), tuple(failed))
     run.write_json("reproduced.json", report.to_dict())
     write_atomic(folder / "reproduced.md", summary_page(report.results, report.failed))

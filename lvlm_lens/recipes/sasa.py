@@ -45,7 +45,6 @@ def measure(context: Context, material: Material) -> Outcome:
         replicates=context.replicates,
         batch_size=context.batch_size,
         random_state=context.seed,
-        say=context.tell,
     )
     train, test = parts_of(material.data, context.limit, context.limit, context.seed)
     blocks = report.setting["safety_block"], report.setting["fused_block"]

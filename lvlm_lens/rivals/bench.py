@@ -10,7 +10,7 @@ both): a procedure that finds a range there as well finds one anywhere.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,10 +19,9 @@ import numpy as np
 from ..depth import relative_depth
 from ..errors import LensError
 from ..locate.statistics import permute_labels
+from ..progress import each, stage
 from .procedure import Found, Procedure
 from .readings import Readings
-
-Tell = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,6 @@ def run_rivals(
     procedures: Sequence[Procedure],
     draws: int = 40,
     seed: int = 0,
-    tell: Tell | None = None,
 ) -> list[Rival]:
     """Run procedures on the same readings.
 
@@ -95,17 +93,12 @@ def run_rivals(
         procedures: in order.
         draws: halves of the groups, and shuffles of the labels.
         seed: of both.
-        tell: called with (name, done, 1).
     """
-    say = tell or (lambda stage, done, total: None)
     halves = half_groups(readings.groups, draws, seed)
     shuffled = permute_labels(readings.labels, readings.groups, draws, seed + 1)
-    rows = []
-    for procedure in procedures:
-        say(procedure.title, 0, 1)
-        rows.append(_one(procedure, readings, halves, shuffled))
-        say(procedure.title, 1, 1)
-    return rows
+    with stage("asking each claim"):
+        asked = each(procedures, lambda procedure: procedure.title)
+        return [_one(procedure, readings, halves, shuffled) for procedure in asked]
 
 
 def half_groups(groups: np.ndarray, draws: int, seed: int) -> list[np.ndarray]:

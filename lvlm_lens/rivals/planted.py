@@ -95,6 +95,8 @@ def run_planted(
     if models < 1 or not sizes or sizes[0] < 20:
         raise UsageError(f"{models} models of {list(pairs)} pairs; give a model and at least 20 pairs")
     outcomes: list[PlantedOutcome] = []
+    if tell is not None:
+        tell("constructed models", 0, models)
     for number in range(models):
         outcomes += _kept_model(folder, number, seed, procedures, sizes)
         if tell is not None:

@@ -26,10 +26,10 @@ from ..locate.locating import group_names, harm_labels, joint_items
 from ..locate.refusal_lens import RefusalLens
 from ..locate.statistics import group_folds
 from ..locate.study import unembedding_of
+from ..progress import stage
 from ..storage.arrays import load_arrays, save_arrays
 from .readings import Readings
 
-Tell = Callable[[str, int, int], None]
 FOLDS = 5
 MOST_PAIRS = 24
 """Pairs that are patched: each costs up to a forward a block."""
@@ -42,7 +42,6 @@ def read_all(
     folder: Path | None = None,
     batch_size: int = 32,
     seed: int = 0,
-    tell: Tell | None = None,
     wanted: Collection[str] | None = None,
 ) -> Readings:
     """Everything the procedures read.
@@ -54,13 +53,11 @@ def read_all(
         folder: where finished parts are kept; ``None`` keeps nothing.
         batch_size: rows a forward.
         seed: of folds and of the choice of pairs.
-        tell: called with ("reading: PART", done, 1).
         wanted: fields of :class:`~.readings.Readings` that are needed; all by default.
 
     Raises:
         DataError: no labelled samples of both classes.
     """
-    say = tell or (lambda stage, done, total: None)
     known = np.flatnonzero(harm_labels(evidence.samples) >= 0)
     evidence = evidence.rows(known)
     samples = evidence.samples
@@ -80,13 +77,12 @@ def read_all(
     for name, read in parts.items():
         if wanted is not None and not set(wanted) & set(_GIVES.get(name, (name,))):
             continue
-        say(f"reading: {name.replace('_', ' ')}", 0, 1)
-        found = _kept(folder, name, read)
+        with stage(f"reading: {name.replace('_', ' ')}"):
+            found = _kept(folder, name, read)
         if isinstance(found, str):
             reasons |= dict.fromkeys(_GIVES.get(name, (name,)), found)
         else:
             made |= found
-        say(f"reading: {name.replace('_', ' ')}", 1, 1)
     return Readings(
         labels=labels,
         groups=groups,

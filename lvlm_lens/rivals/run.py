@@ -15,11 +15,12 @@ from ..data import Sample
 from ..errors import LensError
 from ..plots.rivals import plot_rivals
 from ..plots.theme import save_figure
+from ..progress import stage
 from ..provenance import environment
 from ..stages.inputs import describe_data, load_inputs, run_identity
 from ..stages.reading import gather_resumable
 from ..storage.runfolder import RunFolder
-from .bench import Rival, Tell, run_rivals
+from .bench import Rival, run_rivals
 from .planted import planted_row
 from .procedure import Procedure
 from .read import read_all
@@ -40,7 +41,6 @@ def compare_rivals(
     config: SweepConfig,
     procedures: Sequence[Procedure],
     draws: int = 40,
-    tell: Tell | None = None,
     command: list[str] | None = None,
 ) -> RivalsResult:
     """Run (or continue) the comparison and write its folder.
@@ -49,13 +49,11 @@ def compare_rivals(
         config: model, data and run settings; blocks and positions are always all blocks at the last prompt token.
         procedures: which, in order.
         draws: halves of the groups for the intervals, and shuffles of the labels.
-        tell: progress callback.
         command: the command line, for the record.
 
     Writes ``rivals.json`` (everything), ``rivals.csv`` (one line a claim), ``values.parquet`` (one row a claim and
     block) and the figure ``rivals``.
     """
-    say = tell or (lambda stage, done, total: None)
     config = replace(config, blocks=None, positions="last")
     out = Path(config.out) if config.out is not None else config.folder.with_name(config.folder.name + "-rivals")
     folder = RunFolder(out)
@@ -67,14 +65,13 @@ def compare_rivals(
     def on_error(sample: Sample, error: LensError) -> None:
         broken[sample.id] = str(error)
 
-    evidence = gather_resumable(
-        model, data, folder.path / "activations", config, on_error, lambda done, total: say("reading", done, total)
-    )
+    with stage("reading"):
+        evidence = gather_resumable(model, data, folder.path / "activations", config, on_error)
     wanted = {name for procedure in procedures for name in procedure.reads}
     readings = read_all(
-        model, evidence, data.pairs(), folder.path / "readings", config.batch_size, config.seed, say, wanted
+        model, evidence, data.pairs(), folder.path / "readings", config.batch_size, config.seed, wanted
     )
-    rows = run_rivals(readings, procedures, draws, config.seed, say)
+    rows = run_rivals(readings, procedures, draws, config.seed)
     table = [{**row.to_dict(), "constructed": constructed(row.name)} for row in rows]
     result = {
         "schema": SCHEMA,

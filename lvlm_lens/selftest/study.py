@@ -72,6 +72,8 @@ def run_study(
     if models < 1 or not sizes or sizes[0] < 20:
         raise UsageError(f"{models} models of {list(pairs)} pairs; a study needs a model and at least 20 pairs")
     trials = []
+    if tell is not None:
+        tell("models", 0, models)
     for number, plan in enumerate(plans(models, seed)):
         trials.append(run_trial(plan, sizes, replicates, permutations, others=_asks_others(number)))
         if tell is not None:

@@ -15,6 +15,7 @@ from ..errors import DataError, ModelError, RunFolderError, UsageError
 from ..evaluate.evaluation import EvaluationResult, evaluate
 from ..lens import LVLM
 from ..locate.roles import LayerRoles
+from ..progress import stage
 from ..storage.runfolder import RunFolder
 from .work import Work, batches_of
 
@@ -32,16 +33,14 @@ def defence_stage(
     kept = RunFolder(folder).read_json("report.json")
     if kept is not None and kept["roles"] == roles.to_dict():
         return {"done": True, **kept["report"]}, SASAReport.from_dict(kept["report"])
-    tell("SASA", 0, 1)
     try:
-        report = sasa_report(
-            model, _labelled(data), roles=roles, quick=True, batch_size=batch_size, random_state=seed,
-            folder=folder / "passes",
-        )  # fmt: skip
+        with stage("SASA"):
+            report = sasa_report(
+                model, _labelled(data), roles=roles, quick=True, batch_size=batch_size, random_state=seed,
+                folder=folder / "passes",
+            )  # fmt: skip
     except (DataError, ModelError, UsageError) as error:  # too few groups, or a family without a state to project
-        tell("SASA", 1, 1)
         return {"done": False, "reason": str(error)}, None
-    tell("SASA", 1, 1)
     RunFolder(folder).write_json("report.json", {"roles": roles.to_dict(), "report": report.to_dict()})
     shutil.rmtree(folder / "passes", ignore_errors=True)
     return {"done": True, **report.to_dict()}, report
@@ -84,17 +83,15 @@ def table_stage(
             batch_size=batch_size, folder=folder, random_state=seed,
         )  # fmt: skip
 
-    tell("defences", 0, 1)
     try:
-        try:
-            result = ask()
-        except RunFolderError:
-            shutil.rmtree(folder)
-            result = ask()
+        with stage("defences"):
+            try:
+                result = ask()
+            except RunFolderError:
+                shutil.rmtree(folder)
+                result = ask()
     except (DataError, ModelError, UsageError) as error:  # one class, few groups, no state
         return {"done": False, "reason": str(error)}, None
-    finally:
-        tell("defences", 1, 1)
     return {"done": True, **result.to_dict()}, result
 
 

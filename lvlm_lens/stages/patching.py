@@ -20,6 +20,7 @@ from ..data import Dataset, Pair
 from ..errors import DataError
 from ..lens import LVLM
 from ..locate.evidence import Evidence
+from ..progress import stage
 from .work import Work
 
 FEWEST = 8
@@ -108,11 +109,9 @@ def patch_stage(
     chosen = sorted(random.Random(seed).sample(range(len(able)), min(pairs, len(able))))
     used = [able[i] for i in chosen]
 
-    def progress(done: int, total: int) -> None:
-        tell("patching", done, total)
-
     def grid_over(spans: list[str]) -> PatchGrid:
-        return patch_grid(model, used, "resid_pre", spans, direction="both", seed=seed, progress=progress, out=folder)
+        with stage("patching"):
+            return patch_grid(model, used, "resid_pre", spans, direction="both", seed=seed, out=folder)
 
     choices = spans_of(model, used)
     try:
@@ -173,17 +172,8 @@ def picture_effects(
     side = math.isqrt(tokens)
     if side * side != tokens:
         return []
-    fine = patch_grid(
-        model,
-        pairs,
-        "resid_pre",
-        "image[0]",
-        direction="denoise",
-        null=0,
-        verify=2,
-        progress=lambda done, total: tell("patching single image tokens", done, total),
-        out=folder,
-    )
+    with stage("patching image tokens"):
+        fine = patch_grid(model, pairs, "resid_pre", "image[0]", direction="denoise", null=0, verify=2, out=folder)
     effect = fine.normalized(min_gap=0.0).values[0, 0]  # [block, token, pair]
     found = []
     for at, pair in enumerate(pairs):

@@ -16,6 +16,7 @@ from ..locate.evidence import Evidence, gather
 from ..locate.locating import group_names, harm_labels, quadrant_table
 from ..locate.probe import LinearProbe
 from ..models.loading import BACKBONES
+from ..progress import each
 from .work import Work
 
 SHARD = 128
@@ -28,14 +29,14 @@ def gather_resumable(
     folder: Path,
     config: SweepConfig,
     on_error: Callable[[Sample, LensError], None],
-    progress: Progress,
+    progress: Progress = lambda done, total: None,
 ) -> Evidence:
     """:func:`~lvlm_lens.locate.evidence.gather` in shards that stay in the run folder."""
     blocks = parse_blocks(config.blocks, model.n_blocks)
     folder.mkdir(parents=True, exist_ok=True)
     shards: list[Evidence] = []
     reasons: list[str] = []
-    for start in range(0, len(data), SHARD):
+    for start in each(range(0, len(data), SHARD)):
         part = data[start : start + SHARD]
         file = folder / f"{start:07d}.safetensors"
         bad = folder / f"{start:07d}.errors.json"

@@ -101,14 +101,15 @@ def attainable(
     need = int(np.ceil(least * cells / level - 1e-9))
     found = f"{count} groups, {cells} cells: the smallest adjusted p-value is {least:.2g}"
     if least > level:
-        fewest = _fewest(level, one_sided)
+        fewest = fewest_groups(level, one_sided)
         return f"{found}, so no cell can survive at {level:g}; {fewest} groups are the fewest that can"
     if count <= EXACT_GROUPS:
         found += "; a cell survives only if it beats the largest of all cells in nearly every flip"
     return f"{found} (under a false-discovery rate at least {need} {'cells' if need > 1 else 'cell'} would have to)"
 
 
-def _fewest(level: float, one_sided: bool) -> int:
+def fewest_groups(level: float, one_sided: bool = False) -> int:
+    """The fewest groups with which any cell can have an adjusted p-value of ``level`` or less."""
     return next(count for count in range(1, 64) if smallest_p(count, one_sided) <= level)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..findings import of_comparison
 from ..folder import ReportFolder
 from ..parts import Listing, Page, Picture, Section, Table, interval
 
@@ -11,7 +12,6 @@ def page(folder: ReportFolder) -> Page:
     data = folder.record("comparison.json")
     names = [run["name"] for run in data["runs"]]
     figure = folder.figure("comparison.svg", "comparison.png")
-    differ = [test for test in data["tests"] if test.get("q_value") is not None and test["q_value"] <= 0.05]
     rows = []
     for test in data["tests"]:
         tested = "reason" not in test
@@ -22,13 +22,10 @@ def page(folder: ReportFolder) -> Page:
                 test["q_value"] if tested else None, "" if tested else f"not tested: {test['reason']}",
             ]
         )  # fmt: skip
-    said = "; ".join(f"{t['role']}, {t['what']}: {t['difference']:+.2f} ({t['second']} - {t['first']})" for t in differ)
     return Page(
         title="Runs side by side",
         subtitle=" and ".join(names),
-        finding=f"{len(differ)} differences are shown: {said}."
-        if differ
-        else "No difference between the runs is shown.",
+        finding=of_comparison(data),
         opening=None
         if figure is None
         else Picture(figure, "Roles of the runs over relative depth, with 95 % intervals."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..findings import of_evaluation
 from ..folder import ReportFolder
 from ..parts import Listing, Number, Page, Picture, Section, Table, Text, percent, plain_rows
 
@@ -30,7 +31,7 @@ def page(folder: ReportFolder) -> Page:
         title=f"Defences on {setting['model']}",
         subtitle=f"{setting['data']}: {setting['n_test']} requests, {setting['harmful']} harmful and "
         f"{setting['harmless']} harmless; refusals told by the rule {setting['refused_by']!r}",
-        finding=_finding(data),
+        finding=of_evaluation(data),
         numbers=[
             Number(percent(undefended["attack_success"]), "no defence", "attack success"),
             Number(percent(undefended["over_refusal"]), "no defence", "over-refusal"),
@@ -40,18 +41,6 @@ def page(folder: ReportFolder) -> Page:
         origin=[("setting", plain_rows(setting))],
         links=[("evaluation.json", "everything on this page, as JSON")],
     )
-
-
-def _finding(data: dict[str, Any]) -> str:
-    lower = [
-        f"{t['system'].replace('_', ' ')} ({100 * t['difference']:+.0f} points)"
-        for t in data["tests"]
-        if t["rate"] == "attack_success" and t["q_value"] <= 0.05 and t["difference"] < 0
-    ]
-    systems = len(data["rows"]) - 1
-    if not lower:
-        return f"None of {systems} defences is shown to lower attack success on these requests."
-    return f"{len(lower)} of {systems} defences lower attack success: {', '.join(lower)}."
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

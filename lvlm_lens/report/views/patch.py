@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from ..findings import effect_text, of_cells
 from ..folder import ReportFolder
-from ..parts import Cell, Number, Page, Picture, Section, Table, interval
+from ..parts import Cell, Number, Page, Picture, Section, Table
 
 
 def page(folder: ReportFolder) -> Page:
@@ -18,26 +19,18 @@ def page(folder: ReportFolder) -> Page:
         for site in dict.fromkeys(row["site"] for row in rows)
         if (source := folder.figure(f"patching_{site}.svg", f"patching_{site}.png")) is not None
     ]
-    best = max(survived, key=lambda row: float(row["effect"]), default=None)
-    finding = f"None of {len(rows)} cells survives the control for many tests with {pairs} pairs."
-    if best is not None:
-        finding = (
-            f"{len(survived)} of {len(rows)} cells survive the control for many tests; the strongest is "
-            f"{best['position']} at block {best['block']} ({best['direction']}), which carries {_effect(best)} of the "
-            "difference."
-        )
     header = ["direction", "site", "block", "position", "effect", "survives"]
     table = [
         [
             row["direction"], row["site"], Cell(row["block"], float(row["block"])), row["position"],
-            Cell(_effect(row), float(row["effect"] or "nan")), row["survives"] == "True",
+            Cell(effect_text(row), float(row["effect"] or "nan")), row["survives"] == "True",
         ]
         for row in sorted(rows, key=lambda row: -float(row["effect"] or "-inf"))
     ]  # fmt: skip
     return Page(
         title="Activation patching",
         subtitle=f"{pairs} pairs, {len(rows)} cells",
-        finding=finding,
+        finding=of_cells(rows),
         numbers=[Number(f"{len(survived)}", f"of {len(rows)}", "cells that survive")],
         opening=pictures[0] if pictures else None,
         sections=[
@@ -46,10 +39,3 @@ def page(folder: ReportFolder) -> Page:
         ],
         links=[("cells.csv", "every cell, as a table")],
     )
-
-
-def _effect(row: dict[str, str]) -> str:
-    if not row["effect"]:
-        return "-"
-    low, high = (float(row[key]) if row.get(key) else None for key in ("low", "high"))
-    return interval(float(row["effect"]), low, high)

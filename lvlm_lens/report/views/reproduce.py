@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..findings import of_reproduction
 from ..folder import ReportFolder
 from ..parts import Listing, Page, Picture, Section, Table, Text, interval
 
@@ -11,7 +12,6 @@ from ..parts import Listing, Page, Picture, Section, Table, Text, interval
 def page(folder: ReportFolder) -> Page:
     """The page of ``reproduced.json`` and the recipes' own folders."""
     data = folder.record("reproduced.json")
-    counts = ", ".join(f"{count} {state}" for state, count in data["counts"].items())
     verdicts = [
         [
             row["name"],
@@ -31,7 +31,7 @@ def page(folder: ReportFolder) -> Page:
     return Page(
         title=f"Papers reproduced on {first.get('model', 'a model')}",
         subtitle=f"{len(data['recipes'])} papers",
-        finding=f"Of {len(data['recipes'])} claims: {counts}.",
+        finding=of_reproduction(data),
         sections=sections,
         links=[("reproduced.json", "everything on this page, as JSON")],
     )

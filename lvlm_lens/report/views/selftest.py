@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..findings import of_selftest
 from ..folder import ReportFolder
 from ..parts import Page, Section, Table, plain_rows
 
@@ -11,12 +12,10 @@ def page(folder: ReportFolder, name: str = "selftest.json") -> Page:
     data = folder.record(name)
     rows = data["measures"]
     names = list(dict.fromkeys(key for row in rows for key, value in row.items() if _shown(value)))
-    missed = sorted(measure for measure, standing in data["standing"].items() if standing == "missed")
     return Page(
         title="Models whose answer is known",
         subtitle=f"{data.get('models', '?')} constructed models, seed {data.get('seed', '?')}",
-        finding=f"{len(missed)} of {len(data['standing'])} measures miss a target"
-        + (f": {', '.join(word.replace('_', ' ') for word in missed)}." if missed else "."),
+        finding=of_selftest(data),
         sections=[
             Section(
                 "How often is the planted block found?",

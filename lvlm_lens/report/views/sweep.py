@@ -8,15 +8,11 @@ from typing import Any
 from ...errors import RunFolderError
 from ...locate.consensus import votes_text
 from ...locate.roles import Role
+from ..findings import ROLE_WORDS, capital, of_sweep
 from ..folder import ReportFolder
 from ..parts import Cell, Explorer, Listing, Number, Page, Picture, Section, Table, Text, interval, percent, plain_rows
 
 SCHEMA = "lvlm-lens/sweep/1"
-ROLE_WORDS = {
-    "perception": "Danger is readable",
-    "semantics": "picture and words are understood together",
-    "expression": "the refusal is written",
-}
 _SECTION_OF = {
     "measures": ("consensus",),
     "perception": ("perception", "strip", "robustness"),
@@ -72,7 +68,7 @@ def page(folder: ReportFolder) -> Page:
         title=f"Safety atlas of {model['name']}",
         subtitle=f"{items['name']}: {items['samples']} items, {items['harmful']} harmful and {items['harmless']} "
         f"harmless; {model['blocks']} decoder blocks of width {model['d_model']}",
-        finding=finding(data),
+        finding=of_sweep(data),
         numbers=_numbers(data),
         opening=opening,
         sections=[section for section in sections if section is not None and section.parts],
@@ -88,32 +84,6 @@ def page(folder: ReportFolder) -> Page:
         ],
         data=None if explored is None else _interactive(data, explored),
     )
-
-
-def finding(data: Mapping[str, Any]) -> str:
-    """What was found, as one sentence that needs no manual."""
-    said: list[str] = []
-    missing: list[str] = []
-    depth = data["model"]["blocks"]
-    for name, words in ROLE_WORDS.items():
-        role = data["roles"].get(name)
-        if not role or not role["found"]:
-            missing.append(name)
-            continue
-        of = f" of {depth}" if not said else ""
-        said.append(f"{words} from block {role['onset']}{of} [{role['onset_low']}, {role['onset_high']}]")
-    if not said:
-        return "Nothing was found that beats what it has to beat: " + "; ".join(
-            f"{name}: {data['roles'][name]['reason']}" for name in missing if data["roles"].get(name)
-        )
-    sentence = "; ".join(said)
-    if missing:
-        sentence += f"; not found: {' and '.join(missing)}"
-    return f"{sentence[0].upper()}{sentence[1:]}. {_capital(data['order_test']['conclusion'])}."
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:].rstrip(".")
 
 
 def _numbers(data: Mapping[str, Any]) -> list[Number]:
@@ -158,7 +128,7 @@ def _role_text(data: Mapping[str, Any], name: str) -> Text:
     if not role:
         return Text(f"{name.capitalize()} was not measured.", lead=True)
     if not role["found"]:
-        return Text(f"{name.capitalize()}: {Role.from_dict(role).absence}. {_capital(role['reason'])}.", lead=True)
+        return Text(f"{name.capitalize()}: {Role.from_dict(role).absence}. {capital(role['reason'])}.", lead=True)
     beaten = ", ".join(f"{key.replace('_', ' ')} {value[0]:.2f}" for key, value in role["beaten"].items())
     return Text(
         f"{name.capitalize()} begins in block {role['onset']} [{role['onset_low']}, {role['onset_high']}] and is "
