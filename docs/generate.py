@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import sys
+from argparse import ArgumentParser
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -113,20 +115,55 @@ def recipes() -> list[str]:
 def families() -> list[str]:
     """Every family with a row in the table."""
     from lvlm_lens.models.anatomy import FAMILIES
+    from lvlm_lens.models.checkpoints import KNOWN_BY
 
-    rows = [[f"`{name}`", ", ".join(sorted(row.flow)) or "plain"] for name, row in FAMILIES.items()]
+    rows = [
+        [f"`{name}`", f"`{KNOWN_BY[name]}`" if name in KNOWN_BY else "-", ", ".join(sorted(row.flow)) or "plain"]
+        for name, row in FAMILIES.items()
+    ]
     return [
         f"# {len(rows)} families of models",
         "",
         "Each has a row in `lvlm_lens/models/anatomy.py` and a tiny real model that `lvlm-lens models --check` holds "
         "against plain forwards. A family without a row is discovered from its structure, checked on load, and refused "
-        "with the reason where it fails. What the words of the second column mean stands in that file.",
+        "with the reason where it fails. What the words of the last column mean stands in that file.",
         "",
-        *table(["family", "what is particular about its forward"], rows),
+        *table(["family", "for example", "what is particular about its forward"], rows),
     ]
 
 
-PAGES = {"measures": measures, "defenses": defenses, "datasets": datasets, "recipes": recipes, "families": families}
+def commands() -> list[str]:
+    """Every command with its options, as its own help shows them."""
+    from lvlm_lens.cli import COMMANDS, build_parser
+
+    rows = {name: _option_rows(build_parser(name), name) for name in COMMANDS}
+    counted = Counter(row for own in rows.values() for row in own)
+    lines = [
+        f"# {len(COMMANDS)} commands",
+        "",
+        "`lvlm-lens COMMAND --help` shows the same, whole. One output folder is one run: the same command again "
+        "continues it. Options that four commands or more share stand once, at the end.",
+    ]
+    for name, about in COMMANDS.items():
+        lines += ["", f"## `lvlm-lens {name}`", "", f"{about.help[0].upper()}{about.help[1:]}.".replace("?.", "?")]
+        lines += ["", "```text", about.example, "```"]
+        own = [row for row in rows[name] if counted[row] < 4]
+        lines += ["", *table(["option", "what it is"], own)] if own else []
+    shared = [row for row in dict.fromkeys(row for own in rows.values() for row in own) if counted[row] >= 4]
+    return [*lines, "", "## Options that they share", "", *table(["option", "what it is"], shared)]
+
+
+def _option_rows(parser: ArgumentParser, name: str) -> list[tuple[str, str]]:
+    own = next(action for action in parser._actions if action.dest == "command").choices[name]  # type: ignore[index]
+    return [
+        (f"`{', '.join(action.option_strings) or action.metavar or action.dest}`", action.help or "")
+        for action in own._actions
+        if action.dest != "help"
+    ]
+
+
+PAGES = {"measures": measures, "defenses": defenses, "datasets": datasets, "recipes": recipes, "families": families,
+         "commands": commands}  # fmt: skip
 
 
 def main(words: Sequence[str]) -> int:

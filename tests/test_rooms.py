@@ -13,10 +13,11 @@ import lvlm_lens
 ROOT = Path(lvlm_lens.__file__).parent
 
 ROOMS = (
-    "errors", "depth", "inference", "progress", "config", "storage", "runfolder", "stats", "data", "provenance",
-    "models", "activations", "interventions", "lens", "measures", "locate", "selftest", "causal", "evaluate", "train",
-    "defenses",
-    "plots", "machine", "memory", "stages", "resultschema", "estimate", "rivals", "recipes", "scale", "sweep",
+    "errors", "columns", "depth", "inference", "progress", "config", "storage", "runfolder", "stats", "data",
+    "provenance", "models", "activations", "interventions", "lens", "measures", "locate", "selftest", "causal",
+    "evaluate", "train", "defenses",
+    "plots", "machine", "memory", "stages", "resultschema", "estimate", "estimate_evaluation",
+    "rivals", "recipes", "scale", "sweep",
     "comparison", "report", "wide", "bench", "plugins", "commands", "cli", "__main__",
 )  # fmt: skip
 """From the ground floor up: a room imports those before it and itself."""
