@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +30,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--controls", action="store_true", help="also train the method's controls, all in one table (default: no)")
     add("--test-limit", type=int, metavar="N", help="at most N test requests in that table (default: all)")
     add("--max-new-tokens", type=int, default=96, metavar="N", help="longest answer in that table (default: 96)")
+    add("--study-method", default="sft", metavar="NAME", help="what `study` trains (default: sft)")
+    add("--windows", metavar="LIST", help="blocks of `study`, e.g. perception=3-5,expression=9-11 (default: located)")
+    add("--seeds", default="0,1,2", metavar="LIST", help="seeds of `study` (default: 0,1,2)")
     add("--dry-run", action="store_true", help="steps, FLOPs, memory and time, and stop (default: train)")
     add_model_options(parser)
     add("--dataset", metavar="NAME", help="registered name, file or hub id (default: mini)")
@@ -69,6 +73,8 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("name a method, or study; --list shows them")
     from ..train import make_method
 
+    if options.method == "study":
+        return _study(options)
     method = make_method(options.method, **_own_options(options.option))
     job = _job(options, method.name)
     if options.dry_run:
@@ -89,6 +95,36 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(record, indent=2))
     elif not options.quiet:
         _print_record(record, job.folder)
+    return 0
+
+
+def _study(options: argparse.Namespace) -> int:
+    """Equal budgets in the blocks of each role."""
+    from ..stages.training_study import study_markdown, training_study
+    from ..train import make_method
+    from .training_bar import training_bar
+
+    windows: dict[str, str] | None = None
+    if options.windows is not None:
+        parts = [word.partition("=") for word in re.split(r",(?=[^,=]+=)", options.windows)]
+        if not all(name and equals and blocks for name, equals, blocks in parts):
+            raise UsageError(f"--windows {options.windows!r}; write NAME=BLOCKS,NAME=BLOCKS")
+        windows = {name.strip(): blocks for name, _, blocks in parts}
+    if not re.fullmatch(r"\d+(,\d+)*", options.seeds):
+        raise UsageError(f"--seeds {options.seeds!r}; write whole numbers with commas")
+    seeds = [int(word) for word in options.seeds.split(",")]
+    method = make_method(options.study_method, **_own_options(options.option))
+    job = _job(options, f"study-{method.name}")
+    with training_bar(f"study of {method.name}", options.quiet) as (progress, say):
+        job.progress, job.say = progress, say
+        found = training_study(
+            method, job, _test_part(options, job), windows, seeds=seeds, limit=options.test_limit,
+            max_new_tokens=options.max_new_tokens,
+        )  # fmt: skip
+    if options.json:
+        print(json.dumps(found, indent=2))
+    elif not options.quiet:
+        print(study_markdown(found))
     return 0
 
 

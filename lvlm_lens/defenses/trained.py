@@ -7,7 +7,6 @@ a second set of them is never held.  Nothing is added at inference but the adapt
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,7 +15,8 @@ from ..activations import Activations
 from ..data import Sample
 from ..errors import UsageError
 from ..lens import LVLM
-from ..models.adapters import attach, is_adapter, measured, read_config
+from ..models.adapters import is_adapter
+from ..train.attached import with_adapter
 from ..train.folder import RECORD, read_training
 from .base import Defense, Guarded
 
@@ -86,27 +86,6 @@ class Trained(Defense):
     ) -> Activations:
         """Activations of the model with the adapter."""
         return super().capture(self.model_, data, sites, positions, **options)
-
-
-def with_adapter(model: LVLM, folder: str | Path) -> LVLM:
-    """A copy of ``model`` with the adapter in its blocks; both share the base's weights.
-
-    Raises :class:`~lvlm_lens.errors.ModelError` as :func:`lvlm_lens.models.adapters.attach` does.
-    """
-    read_config(folder)
-    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*model.model.parameters(), *model.model.buffers())}
-    wrapped, record = attach(copy.deepcopy(model.model, shared), folder)
-    owner = model.processor if model.processor is not None else model.tokenizer
-    made = LVLM(wrapped.get_base_model(), owner, name=f"{model.name}+{record.name}", system=model.encoder.system)
-    made.encoder.special_tokens = model.encoder.special_tokens
-    made.revision, made.warnings, made.base, made.quantized = (
-        model.revision,
-        model.warnings,
-        model.base,
-        model.quantized,
-    )
-    made.adapter = measured(made, wrapped, record)
-    return made
 
 
 def is_trained(word: str) -> bool:

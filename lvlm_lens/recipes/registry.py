@@ -25,6 +25,11 @@ NAMES = (
     "adashield",
     "figstep",
     "mm-safetybench",
+    "srpo",
+    "msr-align",
+    "rational",
+    "spa-vl",
+    "vlguard",
 )
 """In the order in which ``reproduce all`` runs them; the file is the name with underscores."""
 

@@ -14,6 +14,7 @@ import torch
 from ..data import Dataset
 from ..errors import ModelError
 from ..lens import LVLM
+from .attached import with_adapter
 from .method import Job
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def audit_after(job: Job, wrapped: Any, trained: LVLM, samples: Dataset) -> dict
     wrapped.eval()
     few = _few(samples)
     before = compared_logits(trained, few)
-    fresh = LVLM.from_pretrained(job.model, adapter=job.folder, check=False, **job.loading)
+    fresh = with_adapter(job.load(), job.folder)
     after = compared_logits(fresh, few)
     difference, largest = (before - after).abs().max().item(), before.abs().max().item()
     allowed = TOLERANCE.get(trained.dtype, 1e-5) * largest

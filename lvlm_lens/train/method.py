@@ -132,6 +132,7 @@ class Job:
         settings: how.
         folder: where everything goes; a folder with checkpoints is continued, a finished one is read.
         loading: further arguments of ``LVLM.from_pretrained`` (device, dtype, revision ...).
+        source: an already loaded base in place of loading it by name; it is left as it is.
         progress: see :data:`Progress`.
         say: one line of text before something slow.
         command: the command line, for the record.
@@ -142,15 +143,17 @@ class Job:
     settings: Settings
     folder: Path
     loading: Mapping[str, Any] = field(default_factory=dict)
+    source: LVLM | None = None
     progress: Progress = _silent
     say: Callable[[str], None] = field(default=lambda line: None)
     command: Sequence[str] | None = None
 
     def load(self) -> LVLM:
-        """A fresh copy of the base."""
+        """A fresh base, without any adapter."""
         from ..lens import LVLM
+        from .attached import twin_of
 
-        return LVLM.from_pretrained(self.model, **self.loading)
+        return LVLM.from_pretrained(self.model, **self.loading) if self.source is None else twin_of(self.source)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,40 @@
+"""SRPO (arXiv 2509.12060): safe reasoning paths, as an RPO-style approximation."""
+
+from __future__ import annotations
+
+from ..train.srpo import SRPO
+from .cost import Pass, Shape
+from .recipe import Recipe, SetUse
+from .trained import approximations, take_pictures, trained_measure, training_passes
+
+
+def passes(shape: Shape) -> list[Pass]:
+    """Three epochs over branches drawn at three prefixes of each item (sizes assumed), then answers."""
+    del shape
+    return training_passes(rows=3 * 1000, epochs=3, asked=168)
+
+
+RECIPE = Recipe(
+    name="srpo",
+    title="SRPO: safe reasoning path optimisation, RPO-style approximation",
+    source="arXiv 2509.12060",
+    claim="Training on branches of reasoning paths, judged by the safety of their final answer, lowers attack success.",
+    setting={
+        "loss": "RPO: reference term and 0.1 x exploration term",
+        "adapter": "LoRA on q and v",
+        "rate": "5e-5",
+        "epochs": "3",
+    },
+    published=(),
+    approximations=tuple(approximations(SRPO)),
+    unknown=(
+        "the objective as the authors state it",
+        "the size of the training set",
+        "the published tables were not read",
+    ),
+    sets=(SetUse("ssui"), SetUse("rsbench"), SetUse("siuo")),
+    stand_in="items with a picture: train split trained on, test split asked",
+    take=take_pictures,
+    measure=trained_measure(SRPO, "ssui"),
+    passes=passes,
+)
