@@ -85,7 +85,9 @@ def test_folder_is_an_adapter_that_plain_peft_reads_alike(tuned, samples):
     with torch.no_grad():
         expected = wrapped(**inputs).logits[:, -1]
     ours = LVLM.from_pretrained("mini", adapter=folder, check=False)
-    assert torch.equal(ours.logits(ours.encode([samples[0]])), expected)
+    torch.testing.assert_close(
+        ours.logits(ours.encode([samples[0]])), expected, atol=1e-4, rtol=0
+    )  # other shapes, other sums
     assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == "mini"
     assert not (folder / "README.md").exists()
 

@@ -204,7 +204,7 @@ def training_arguments(method: Method, job: Job, base: LVLM) -> dict[str, Any]:
         "per_device_train_batch_size": settings.batch_size,
         "learning_rate": method.rate if settings.rate is None else settings.rate,
         "lr_scheduler_type": "cosine",
-        "warmup_steps": max(1, settings.steps // 20),
+        "warmup_steps": settings.steps // 20,
         "weight_decay": 0.0,
         "max_grad_norm": 1.0,
         "seed": settings.seed,
