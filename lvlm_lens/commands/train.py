@@ -8,10 +8,11 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..errors import UsageError
-from .console import console, simple_table
+from ..progress import Listener, Tell
+from .console import console, progress_bars, simple_table
 from .options import (
     add_column_options,
     add_model_options,
@@ -84,10 +85,8 @@ def run(options: argparse.Namespace) -> int:
         else:
             _print_plan(method.title, plan.to_dict())
         return 0
-    from .training_bar import training_bar
-
-    with training_bar(method.title, options.quiet) as (progress, say):
-        job.progress, job.say = progress, say
+    with progress_bars(options.quiet) as tell:
+        _watched(job, method.name, tell, options.quiet)
         if options.controls:
             return _controls(method, job, options)
         record = method.train(job)
@@ -102,7 +101,6 @@ def _study(options: argparse.Namespace) -> int:
     """Equal budgets in the blocks of each role."""
     from ..stages.training_study import study_markdown, training_study
     from ..train import make_method
-    from .training_bar import training_bar
 
     windows: dict[str, str] | None = None
     if options.windows is not None:
@@ -115,8 +113,8 @@ def _study(options: argparse.Namespace) -> int:
     seeds = [int(word) for word in options.seeds.split(",")]
     method = make_method(options.study_method, **_own_options(options.option))
     job = _job(options, f"study-{method.name}")
-    with training_bar(f"study of {method.name}", options.quiet) as (progress, say):
-        job.progress, job.say = progress, say
+    with progress_bars(options.quiet) as tell:
+        _watched(job, f"study of {method.name}", tell, options.quiet)
         found = training_study(
             method, job, _test_part(options, job), windows, seeds=seeds, limit=options.test_limit,
             max_new_tokens=options.max_new_tokens,
@@ -125,6 +123,9 @@ def _study(options: argparse.Namespace) -> int:
         print(json.dumps(found, indent=2))
     elif not options.quiet:
         print(study_markdown(found))
+        print(f"Found: {len(found['windows'])} windows, {len(seeds)} seeds each, in {job.folder / 'study.md'}")
+        first = f"{next(iter(found['windows']))}-{seeds[0]}"
+        print(next_line(f"lvlm-lens patch --adapter {job.folder / first} --sites adapter"))
     return 0
 
 
@@ -141,6 +142,8 @@ def _controls(method: Any, job: Any, options: argparse.Namespace) -> int:
         print(table)
         for note in table.notes:
             print(f"note: {note}")
+        print(f"Found: {len(table.rows) - 1} trainings beside the base, in {job.folder / 'table.md'}")
+        print(next_line(f"lvlm-lens patch --adapter {job.folder / method.name} --sites adapter"))
     return 0
 
 
@@ -162,6 +165,29 @@ def _load(options: argparse.Namespace, split: str | None) -> Any:
 
     columns: dict[str, Any] = columns_from(options)
     return load_dataset(options.dataset or "mini", root=options.root, split=split, subset=options.subset, **columns)
+
+
+def _watched(job: Any, name: str, tell: Tell, quiet: bool) -> None:
+    """A bar of the training: steps, loss, time left; what is done before it goes beside it."""
+    if quiet:
+        return
+    hear = cast(Listener, tell)
+    said = [""]
+
+    def progress(done: int, total: int, logged: Mapping[str, float]) -> None:
+        loss = logged.get("loss", logged.get("train_loss"))
+        hear(
+            f"{name} steps",
+            done,
+            total,
+            ", ".join([*filter(None, said), *([] if loss is None else [f"loss {loss:.4f}"])]),
+        )
+
+    def say(line: str) -> None:
+        said[0] = line
+        hear(f"{name} steps", 0, 0, line)
+
+    job.progress, job.say = progress, say
 
 
 def _own_options(given: list[str]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ buys is what its row has over its controls' rows:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -125,7 +125,6 @@ def train_with_controls(
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
         folder=job.folder,
-        say=job.say,
     )
     table = TrainingTable(found.rows, found.tests, found.setting, [*notes, *found.notes])
     write_table(table, job.folder)
@@ -149,7 +148,6 @@ def compare_trainings(
     max_new_tokens: int = 96,
     batch_size: int = 32,
     folder: Path | None = None,
-    say: Callable[[str], None] = lambda line: None,
 ) -> TrainingTable:
     """Ask the base and every training the same requests.
 
@@ -166,7 +164,7 @@ def compare_trainings(
         defenses.append(found)
     plain = [sample if base.takes_images else sample.without_images() for sample in test]
     kept = folder / "answers" if folder is not None else None
-    options: dict[str, Any] = {"limit": limit, "max_new_tokens": max_new_tokens, "batch_size": batch_size, "say": say}
+    options: dict[str, Any] = {"limit": limit, "max_new_tokens": max_new_tokens, "batch_size": batch_size}
     first = evaluate(base, Dataset(plain), defenses, train=[], folder=kept, **options)
     rows = {row["system"]: _kept(row) for row in first.rows}
     notes = list(first.notes)
@@ -181,7 +179,7 @@ def compare_trainings(
         for row in second.rows:
             for name in ("attack_success", "over_refusal"):
                 rows[row["system"]][f"{name}_word"] = row[name]
-    for system, value in named(base, defenses, plain, limit, max_new_tokens, batch_size, say).items():
+    for system, value in named(base, defenses, plain, limit, max_new_tokens, batch_size).items():
         rows[system]["naming"] = value
     setting = {
         **{
@@ -215,7 +213,6 @@ def named(
     limit: int | None,
     max_new_tokens: int,
     batch_size: int,
-    say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, dict[str, Any]]:
     """Share of things named when asked what is shown, for each system; of data that say what is shown."""
     from dataclasses import asdict
@@ -229,7 +226,6 @@ def named(
         systems[defense.name] = defense.fit(base, []).guard(base)
     made = {}
     for name, system in systems.items():
-        say(f"{name}: {len(asked)} things to name")
         answers = system.generate(asked, max_new_tokens=max_new_tokens, batch_size=batch_size)
         right = [bool(is_correct(sample, text)) for sample, text in zip(asked, answers, strict=True)]
         made[name] = asdict(rate(right, "naming", groups_of(asked).tolist()))

@@ -119,7 +119,7 @@ def training_study(
             raise DataError("no test request says in words what its picture shows (text_only), so nothing is compared")
         result = evaluate(
             base, Dataset(samples), defenses, train=[], limit=limit, max_new_tokens=max_new_tokens,
-            batch_size=batch_size, folder=job.folder / f"answers-{form}", say=job.say,
+            batch_size=batch_size, folder=job.folder / f"answers-{form}",
         )  # fmt: skip
         by_id = {sample.id: sample for sample in samples}
         outcomes = {
