@@ -162,8 +162,28 @@ def _option_rows(parser: ArgumentParser, name: str) -> list[tuple[str, str]]:
     ]
 
 
+def training_methods() -> list[str]:
+    """Every registered training method."""
+    from lvlm_lens.train.registry import METHODS, method_class
+
+    rows = []
+    for name in METHODS:
+        kind = method_class(name)
+        options = ", ".join(f"`{key}={value!r}`" for key, value in kind().get_params(deep=False).items())
+        differs = kind.approximation or "as published, as far as read"
+        rows.append([f"`{name}`", kind.title, kind.source, f"{kind.rate:g}", options or "-", differs])
+    return [
+        f"# {len(rows)} training methods",
+        "",
+        "`lvlm-lens train NAME`; options of a method are given as `--option NAME=VALUE`. What they share (audits, "
+        "controls, folder, resuming) is in [training.md](training.md).",
+        "",
+        *table(["method", "what", "source", "rate", "options", "differs from the published one"], rows),
+    ]
+
+
 PAGES = {"measures": measures, "defenses": defenses, "datasets": datasets, "recipes": recipes, "families": families,
-         "commands": commands}  # fmt: skip
+         "commands": commands, "training_methods": training_methods}  # fmt: skip
 
 
 def main(words: Sequence[str]) -> int:
