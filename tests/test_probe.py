@@ -213,3 +213,18 @@ def test_bench_reports_every_ratio_and_that_the_results_agree():
     assert result["error"]["lvlm_lens"] <= 1e-4 >= result["error"]["sklearn_equal_accuracy"]
     assert result["extrapolated"] and result["score_difference"] < 1e-3
     assert "multiplied" in probe_table(result)
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_a_fold_whose_training_rows_are_all_equal_scores_by_the_intercept(standardize):
+    """Few of many items have a picture: in one fold no training row has one.  More features than rows."""
+    x = np.zeros((16, 30), dtype=np.float32)
+    x[:2] = np.random.default_rng(0).standard_normal((2, 30))
+    y, groups = np.arange(16) % 2, np.arange(16) // 2
+    probe = LinearProbe(folds=4, permutations=20, replicates=100, standardize=standardize, C=1.0).fit(x, y, groups)
+    for fold in range(4):
+        train, held = probe.fold_ != fold, probe.fold_ == fold
+        scaler = StandardScaler(with_std=standardize).fit(x[train])
+        judge = LogisticRegression(tol=1e-10, max_iter=10_000).fit(scaler.transform(x[train]), y[train])
+        expected = judge.decision_function(scaler.transform(x[held]))
+        np.testing.assert_allclose(probe.scores_[held, 0], expected, atol=1e-3)

@@ -40,10 +40,10 @@ from .base import Detector, labelled
 from .probe import LogisticProbe
 from .projection import Cell, Edit, edit
 from .second_pass import FORBIDDEN, TOLERANCE, FirstPass, first_pass
+from .wide_table import check_room, wide_table
 
 Features = Literal["logits", "last_resid", "fused_resid"]
 FEATURES = ("logits", "last_resid", "fused_resid")
-_MOST_BYTES = 6 * 2**30
 
 
 @dataclass
@@ -95,7 +95,7 @@ def extract(
         folder: where each batch is kept as soon as it is done; batches found there are not run again.
 
     Raises:
-        UsageError: unknown feature, or a table of features above 6 GiB.
+        UsageError: unknown feature, or tables of features for which the disk has no room.
     """
     if features not in FEATURES:
         raise UsageError(f"features is {features!r}; it is one of {', '.join(FEATURES)}")
@@ -103,17 +103,13 @@ def extract(
         raise DataError("no samples were given")
     anatomy = model.anatomy
     width = anatomy.vocab_size if features == "logits" else anatomy.d_model
-    if 4 * width * len(samples) * (len(cells) + 1) > _MOST_BYTES:
-        raise UsageError(
-            f"{len(cells)} cells x {len(samples)} samples x {width} features exceed 6 GiB; give fewer candidate blocks "
-            "or samples, or features='last_resid'"
-        )
+    check_room(len(samples), width, len(cells) + 1)
     end = anatomy.n_blocks - 1
     plain_blocks = sorted({*resid_blocks, end, *({c.fused for c in cells} if features == "fused_resid" else ())})
     keep = sorted({block for cell in cells for block in (cell.safety, cell.fused)} | set(plain_blocks))
-    rows: dict[Cell, list[np.ndarray | None]] = {cell: [None] * len(samples) for cell in cells}
+    rows = {cell: wide_table(len(samples), width) for cell in cells}
     resid: dict[int, list[Any]] = {block: [None] * len(samples) for block in plain_blocks}
-    logits: list[Any] = [None] * len(samples)
+    logits = wide_table(len(samples), anatomy.vocab_size)
     made = Extracted(np.empty(0), {}, np.empty(0), {}, dict.fromkeys(cells, 0), dict.fromkeys(cells, 0))
     checked = engine is not None or not cells
     made.engine = engine or made.engine
@@ -137,11 +133,14 @@ def extract(
             checked = True
         if made.engine != "resumed":
             first.resumable = first.resumable or made.engine
-        second = [_second(first, cell, features) for cell in cells]
+        second = []
+        for cell in cells:  # the device holds the logits of one cell at a time
+            value, changed = _second(first, cell, features)
+            second.append((_numbers(value), changed))
         found = _Passes(
             _numbers(usable(first.logits)),
             [_numbers(first.rows(first.states[block]).float()) for block in plain_blocks],
-            [_numbers(value) for value, _ in second],
+            [value for value, _ in second],
             [changed.tokens for _, changed in second],
             [changed.negative for _, changed in second],
             made.check_error,
@@ -161,10 +160,10 @@ def extract(
             made.tokens[cell] += found.tokens[number]
             made.negative[cell] += found.negative[number]
             _scatter(rows[cell], batch, found.cells[number])
-    made.plain_logits = np.stack(logits)
+    made.plain_logits = logits
     made.plain_resid = {block: np.stack(values) for block, values in resid.items()}
     made.plain = made.plain_logits if features == "logits" else made.plain_resid[end]
-    made.cells = {cell: np.stack(values) for cell, values in rows.items()}  # type: ignore[arg-type]
+    made.cells = rows
     return made
 
 
@@ -226,7 +225,7 @@ def _numbers(values: torch.Tensor) -> np.ndarray:
     return values.cpu().numpy()
 
 
-def _scatter(into: list[Any], batch: Sequence[int], values: np.ndarray) -> None:
+def _scatter(into: Any, batch: Sequence[int], values: np.ndarray) -> None:
     for row, number in enumerate(batch):
         into[number] = values[row]
 

@@ -22,9 +22,9 @@ from ..errors import LensError
 from ..lens import LVLM
 from ..locate.curve import Curve
 from ..locate.evidence import Evidence, gather
+from ..locate.lens_reading import read_lens
 from ..locate.locating import ROLE_NAMES, Located, locate_roles
 from ..locate.probe import LinearProbe
-from ..models.refusal_tokens import refusal_log_odds
 
 
 class Inside(Protocol):
@@ -77,9 +77,9 @@ class InsideTable:
         with torch.inference_mode():
             for start in range(0, len(found), 64):
                 some = torch.from_numpy(found[start : start + 64]).to(self.model.device, self.model.dtype)
-                logits = anatomy.lens(some).float()  # [rows, B, vocab]
-                lens.append(refusal_log_odds(logits, before.refusal_ids).cpu().numpy())
-                top.append(logits.argmax(-1).cpu().numpy())
+                read = read_lens(anatomy, some, before.refusal_ids)
+                lens.append(read["log_odds"].cpu().numpy())
+                top.append(read["top"].cpu().numpy())
         odds, best = np.concatenate(lens), np.concatenate(top)
         return replace(
             before, resid=found, lens_log_odds=odds, lens_top=best, log_odds=odds[:, -1], top=best[:, -1], lens_kl=None

@@ -27,7 +27,8 @@ from ..errors import NumericalError
 from ..lens import LVLM
 from ..models.encode import Encoded
 from ..models.positions import Positions
-from ..models.refusal_tokens import refusal_log_odds, refusal_sums, refusal_token_ids
+from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
+from .lens_reading import read_lens
 
 
 @dataclass(frozen=True)
@@ -220,13 +221,12 @@ def _one_batch(
     with attached(hooks):
         logits = model.logits(encoded)  # [batch, vocab]
     states = torch.stack([kept["last"][b].to(model.device) for b in blocks], dim=1)  # [batch, B, d_model]
-    lens = anatomy.lens(states).float()  # one product for all blocks: [batch, B, vocab]
-    inside, outside = refusal_sums(lens, refusal)
+    lens = read_lens(anatomy, states, refusal, logits)
     arrays = {
         "resid": torch.stack([kept["resid"][b].to(model.device) for b in blocks], dim=1),
-        "lens_log_odds": inside - outside,
-        "lens_kl": _kl_to(logits, lens, torch.logaddexp(inside, outside)),
-        "lens_top": lens.argmax(-1),
+        "lens_log_odds": lens["log_odds"],
+        "lens_kl": lens["kl"],
+        "lens_top": lens["top"],
         "log_odds": refusal_log_odds(logits, refusal),
         "top": logits.argmax(-1),
         "embedding": kept["embedding"],
@@ -236,14 +236,6 @@ def _one_batch(
         if pooled is not None:
             arrays["image"] = pooled
     return {name: value.cpu().numpy() for name, value in arrays.items()}
-
-
-def _kl_to(final: torch.Tensor, lens: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
-    """KL of each block's lens ``[batch, B, vocab]``, whose log-sum-exp is ``total``, from ``final [batch, vocab]``."""
-    logp = torch.log_softmax(final, -1)
-    p = logp.exp()
-    expected = torch.einsum("bv,bkv->bk", p, lens)  # no second array of the lens's size
-    return ((p * logp).sum(-1, keepdim=True) - expected + total).clamp(min=0)
 
 
 def _pool_pictures(vision: torch.Tensor, encoded: Encoded) -> torch.Tensor | None:

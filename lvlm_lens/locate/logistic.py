@@ -122,7 +122,8 @@ def span(rows: torch.Tensor, standardize: bool = True) -> Span:
     scatter, u = _eigh(_gram(z))
     keep = _informative(scatter)
     root = scatter[keep].sqrt()
-    return Span(u[:, keep] * root, scatter[keep], (z.T, u[:, keep] / root), mean, scale)
+    inverse = torch.where(root > 0, 1 / root, 0.0)  # rows that are all equal: one direction, with coefficient 0
+    return Span(u[:, keep] * root, scatter[keep], (z.T, u[:, keep] * inverse), mean, scale)
 
 
 def _scale(mean: torch.Tensor, variance: torch.Tensor, n: int) -> torch.Tensor:

@@ -17,6 +17,9 @@ import torch
 
 from ..errors import UsageError
 
+ENTRIES = 2**24
+"""Logits that are held at a time: 64 MiB of float32."""
+
 
 @dataclass(frozen=True)
 class Unembedding:
@@ -55,12 +58,15 @@ class Unembedding:
             ids = torch.as_tensor(tokens, device=weight.device)
             weight, bias = weight[ids], None if bias is None else bias[ids]
         with torch.no_grad():
-            out = self.normed(rows) @ weight.float().T
+            h = self.normed(rows)
+            # a narrower weight is widened piece by piece: whole, it would be a second vocabulary in float32
+            pieces = [weight] if weight.dtype == torch.float32 else weight.split(8192)
+            out = torch.cat([h @ piece.float().T for piece in pieces], dim=-1)
             out = out if bias is None else out + bias.float()
             return out if self.softcap is None else self.softcap * torch.tanh(out / self.softcap)
 
-    def chunks(self, rows: np.ndarray, entries: int = 2**26) -> Iterator[tuple[slice, torch.Tensor]]:
-        """``(rows, logits)`` in pieces of at most ``entries`` numbers (256 MB)."""
+    def chunks(self, rows: np.ndarray, entries: int = ENTRIES) -> Iterator[tuple[slice, torch.Tensor]]:
+        """``(rows, logits)`` in pieces of at most ``entries`` numbers."""
         size = max(1, entries // self.vocab)
         for start in range(0, len(rows), size):
             part = slice(start, min(start + size, len(rows)))

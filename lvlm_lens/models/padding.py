@@ -35,6 +35,8 @@ from .encode import Encoded
 from .runnable import Runnable
 
 _WORDS = ("Is it safe", "Can my toddler play with this, or is there something in it that I should know of?")
+_COMPARED = 8
+"""Positions at the end of a row whose logits are compared."""
 _LOGITS = {torch.float32: 2e-4, torch.float64: 1e-8}
 Added = Callable[[torch.Tensor], dict[str, torch.Tensor]]
 """From an attention mask ``[batch, length]`` to what the forward is given beside the processor's output."""
@@ -129,8 +131,8 @@ class Padding:
         images = (ImageObject(_noise()),) if pictures else ()
         rows = [Sample(f"padding-{number}", words, images) for number, words in enumerate(_WORDS)]
         alone, padded = self.lvlm.encode(rows[:1]), self.lvlm.encode(rows, padding_side=side)
-        plain = self._logits(alone, _nothing)[0]
-        attended = padded.inputs["attention_mask"][0].bool()
+        here, inside_here = (_tail(rows.inputs["attention_mask"][0]) for rows in (alone, padded))
+        plain = self._logits(alone, _nothing, here)[0]
         real = plain[plain.abs() < 1e30]
         if not len(real):
             return _counted  # nothing but NaN: the reading that follows names the block
@@ -138,8 +140,8 @@ class Padding:
         errors: list[float] = []
         for add in (_counted, _nothing):
             try:
-                short = self._logits(alone, add)[0]
-                inside = self._logits(padded, add)[0][attended]
+                short = self._logits(alone, add, here)[0]
+                inside = self._logits(padded, add, inside_here)[0]
             except (TypeError, ValueError, RuntimeError, IndexError):
                 continue  # a forward that takes no positions
             errors.append(max(_difference(short, plain), _difference(inside, plain)))
@@ -152,10 +154,15 @@ class Padding:
         )
 
     @torch.inference_mode()
-    def _logits(self, encoded: Encoded, add: Added) -> torch.Tensor:
+    def _logits(self, encoded: Encoded, add: Added, positions: torch.Tensor) -> torch.Tensor:
         self.forget()
         inputs = {**encoded.inputs, **add(encoded.inputs["attention_mask"])}
-        return self.lvlm.model(**inputs, use_cache=False).logits.float()
+        return self.lvlm.model(**inputs, use_cache=False, logits_to_keep=positions).logits.float()
+
+
+def _tail(mask: torch.Tensor) -> torch.Tensor:
+    """The last attended positions of a row: they read all before them, and logits of a whole picture need memory."""
+    return mask.nonzero()[-_COMPARED:, 0]
 
 
 def _difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
