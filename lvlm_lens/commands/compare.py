@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .options import add_output_options, next_line
+
+if TYPE_CHECKING:
+    from ..comparison import Comparison
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,23 +37,28 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(found.to_dict(), indent=2))
     elif not options.quiet:
-        from ..report.findings import of_comparison
-        from .console import console, simple_table
-
-        shown = console()
-        table = simple_table("difference", "role", "what", "value [95 %]", "p", "q", title="Differences")
-        for row in found.tests:
-            what = f"{row['second']} - {row['first']}"
-            if "reason" in row:
-                table.add_row(what, row["role"], row["what"], f"not tested: {row['reason']}", "-", "-")
-                continue
-            value = f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
-            value += "" if row["paired"] else " (not paired)"
-            table.add_row(what, row["role"], row["what"], value, f"{row['p_value']:.4f}", f"{row['q_value']:.4f}")
-        shown.print(table)
-        for note in found.notes:
-            shown.print(f"Note: {note}")
-        shown.print(f"comparison.png, comparison.svg and comparison.json in {out}")
-        shown.print(f"[bold]Found:[/bold] {of_comparison(found.to_dict())}")
-        shown.print(next_line(f"lvlm-lens report {out}"))
+        print_comparison(found, out)
     return 0
+
+
+def print_comparison(found: Comparison, out: Path) -> None:
+    """The tests as a table on standard output."""
+    from ..report.findings import of_comparison
+    from .console import console, simple_table
+
+    shown = console()
+    table = simple_table("difference", "role", "what", "value [95 %]", "p", "q", title="Differences")
+    for row in found.tests:
+        what = f"{row['second']} - {row['first']}"
+        if "reason" in row:
+            table.add_row(what, row["role"], row["what"], f"not tested: {row['reason']}", "-", "-")
+            continue
+        value = f"{row['difference']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+        value += "" if row["paired"] else " (not paired)"
+        table.add_row(what, row["role"], row["what"], value, f"{row['p_value']:.4f}", f"{row['q_value']:.4f}")
+    shown.print(table)
+    for note in found.notes:
+        shown.print(f"Note: {note}")
+    shown.print(f"comparison.png, comparison.svg and comparison.json in {out}")
+    shown.print(f"[bold]Found:[/bold] {of_comparison(found.to_dict())}")
+    shown.print(next_line(f"lvlm-lens report {out}"))

@@ -49,6 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--no-defenses", dest="defenses", action="store_const", const=False,
         help="leave the small defence table out (default: made)",
     )  # fmt: skip
+    add(
+        "--against-base", action="store_true",
+        help="with --adapter: the same sweep without it too, and the paired differences (default: the adapter alone)",
+    )  # fmt: skip
     add("--dry-run", action="store_true", help="print forwards, time by stage and memory, and stop (default: run)")
     add_output_options(parser)
 
@@ -76,19 +80,46 @@ def opening(options: argparse.Namespace) -> str:
 def run(options: argparse.Namespace) -> int:
     """Run, and say what was found."""
     config = config_from(options)
+    if options.against_base:
+        from ..against_base import both_configs
+
+        both_configs(config)  # a missing adapter is said before anything runs
     if options.dry_run:
         from ..estimate import estimate_sweep
 
-        found = estimate_sweep(config)
+        found = estimate_sweep(config, 2 if options.against_base else 1)
         print(json.dumps(found, indent=2) if options.json else "\n".join(estimate_lines(found)))
         return 0
+    if options.against_base:
+        return _run_against_base(config, options)
     return run_and_print(config, options)
+
+
+def _run_against_base(config: SweepConfig, options: argparse.Namespace) -> int:
+    """Both sweeps, their summaries, and the differences."""
+    from .compare import print_comparison
+
+    def named(tell: Any, name: str) -> Any:
+        return lambda stage, done, total: tell(f"{name}: {stage}", done, total)
+
+    with progress_bars(options.quiet) as tell:
+        from ..against_base import sweep_against_base
+
+        found = sweep_against_base(config, lambda name: named(tell, name), ["lvlm-lens", *sys.argv[1:]])
+    if options.json:
+        print(json.dumps(found.to_dict(), indent=2))
+    elif not options.quiet:
+        print_summary(found.base)
+        print_summary(found.adapted)
+        print_comparison(found.comparison, found.folder / "comparison")
+    return 0
 
 
 _UNITS = {
     "parameters": ("weights", 1, "{:,.0f}"), "tokens_a_sample": ("tokens", 1, "{:,.1f}"),
     "samples": ("items", 1, "{:,.0f}"), "forwards": ("prompts through the whole model", 1, "{:,.0f}"),
     "flops": ("TFLOP", 1e12, "{:,.3g}"), "bytes_on_disk": ("MiB", 2**20, "{:,.0f}"),
+    "sweeps": ("one after the other", 1, "{:,.0f}"), "weights_bytes": ("GiB", 2**30, "{:.2f}"),
     "seconds": ("s", 1, "{:,.0f}"), "peak_bytes": ("GiB", 2**30, "{:.2f}"), "device_bytes": ("GiB", 2**30, "{:.2f}"),
     "largest_batch_size": ("rows", 1, "{:,.0f}"),
 }  # fmt: skip
