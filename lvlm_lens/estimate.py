@@ -2,8 +2,7 @@
 
 The model is built without weights (on PyTorch's meta device) for its shapes; a few samples are encoded for the number
 of tokens; each stage that would run says how much work it has (:class:`~lvlm_lens.stages.work.Work`); and the units of
-work are timed here and now (:mod:`.machine`).  Meant to be right within a factor of two.  Memory is that of the weights
-and of what one batch holds at its widest place, meant as an upper bound.
+work are timed here and now (:mod:`.machine`).  Meant to be right within a factor of two.  Memory: :mod:`.memory`.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import torch
 from .config import SweepConfig, parse_blocks
 from .data import Dataset, Sample
 from .data.registry import load_dataset
-from .errors import LensError, ModelError
+from .errors import LensError
 from .lens import LVLM
 from .locate.locating import joint_items
 from .machine import (
@@ -24,12 +23,12 @@ from .machine import (
     figure_seconds,
     forward_seconds,
     linear_seconds,
-    memory_bytes,
     probe_seconds,
     wide_fit_seconds,
 )
+from .memory import Memory
 from .models.anatomy import Anatomy, resolve
-from .models.loading import BACKBONES, hold_against_weights, source
+from .models.loading import BACKBONES, empty_checkpoint, read_dtype
 from .stages.defending import sasa_work, table_work
 from .stages.drawing import drawing_work
 from .stages.inputs import best_device, in_words_only
@@ -43,39 +42,19 @@ _DISK = 5e8
 """Bytes a second at which weights are taken to be read."""
 
 
-def empty_model(name: str, revision: str | None = None) -> tuple[Any, Any]:
-    """The model's structure without weights, and its processor or tokenizer."""
-    from transformers import (
-        AutoConfig,
-        AutoModelForCausalLM,
-        AutoModelForImageTextToText,
-        AutoProcessor,
-        AutoTokenizer,
-    )
+def estimate_sweep(config: SweepConfig, runs: int = 1) -> dict[str, Any]:
+    """Forwards, FLOPs, bytes, seconds and memory of a sweep, stage by stage, as plain values.
 
-    place = source(name)
-    hold_against_weights(place, name, revision)
-    try:
-        config = AutoConfig.from_pretrained(place, revision=revision)
-        multimodal = type(config) in AutoModelForImageTextToText._model_mapping
-        with torch.device("meta"):
-            kind = AutoModelForImageTextToText if multimodal else AutoModelForCausalLM
-            model = kind.from_config(config)
-        owner = (AutoProcessor if multimodal else AutoTokenizer).from_pretrained(place, revision=revision)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"model {name!r} cannot be read: {error}") from error
-    return model, owner
-
-
-def estimate_sweep(config: SweepConfig) -> dict[str, Any]:
-    """Forwards, FLOPs, bytes, seconds and memory of a sweep, stage by stage, as plain values."""
+    ``runs`` such sweeps one after the other take that many times the time, and the memory of one.
+    """
     data = load_dataset(
         config.dataset, config.root, config.split, config.subset, config.limit, seed=config.seed,
         **dict(config.columns),  # type: ignore[arg-type]
     )  # fmt: skip
-    empty, owner = empty_model(config.model, config.revision)
+    empty, owner = empty_checkpoint(config.model, revision=config.revision, trust_remote_code=config.trust_remote_code)
     device = config.device or best_device()
-    dtype = empty.dtype if config.dtype == "auto" else getattr(torch, config.dtype)
+    named = read_dtype(config.dtype)
+    dtype = named if isinstance(named, torch.dtype) else empty.dtype
     model = LVLM(empty, owner, system=config.system)
     model.encoder.special_tokens = config.special_tokens
     if not model.takes_images:
@@ -88,31 +67,36 @@ def estimate_sweep(config: SweepConfig) -> dict[str, Any]:
     pictures = sum(bool(s.images) for s in tried) / len(tried)
     speed = _speed(config, anatomy, tokens, pictures, len(data), device, dtype)
     spent = {name: _seconds(one, speed) for name, one in work.items()}
-    weights = sum(p.numel() for p in empty.parameters())
+    parameters = sum(p.numel() for p in empty.parameters())
     in_blocks = sum(p.numel() for block in anatomy.blocks for p in block.parameters())
     vision = sum(p.numel() for p in anatomy.vision.parameters()) if anatomy.vision is not None else 0
-    rows = sum(one.rows for one in work.values())
-    size = torch.finfo(dtype).bits // 8
-    row_bytes = _row_bytes(anatomy, max(len(x) for x in _attended(model, tried)), size)
-    room = 0.9 * memory_bytes(device) - weights * size
+    rows = runs * sum(one.rows for one in work.values())
+    memory = Memory.of(config, empty, anatomy, dtype, device, max(map(len, _attended(model, tried))), data)
     passes = sum(name.startswith("reading") and one.rows > 0 for name, one in work.items())
+    supposed = [f"{name}: {one.note}" for name, one in work.items() if one.note]
+    if config.device_map is not None:
+        supposed.append("memory: as if all weights lay on one device")
     return {
         "model": config.model,
-        "parameters": weights,
+        "parameters": parameters,
         "dataset": config.dataset,
         "samples": len(data),
         "tokens_a_sample": round(tokens, 1),
+        "sweeps": runs,
         "forwards": round(rows),
         "flops": 2.0 * (in_blocks + pictures * vision) * tokens * rows,
-        "bytes_on_disk": passes * len(data) * kept * (anatomy.d_model * 4 + 12),
+        "bytes_on_disk": runs * passes * len(data) * kept * (anatomy.d_model * 4 + 12),
         "device": device,
-        "seconds_by_stage": {"loading": round(speed.load, 1), **{name: round(s, 1) for name, s in spent.items()}},
-        "seconds": round(speed.load + sum(spent.values()), 1),
-        "peak_bytes": round(weights * size + config.batch_size * row_bytes),
-        "device_bytes": memory_bytes(device),
-        "largest_batch_size": _batch_size(room / row_bytes),
-        "supposed": [f"{name}: {one.note}" for name, one in work.items() if one.note],
-    }
+        "seconds_by_stage": {
+            "loading": round(runs * speed.load, 1), **{name: round(runs * s, 1) for name, s in spent.items()}
+        },
+        "seconds": round(runs * (speed.load + sum(spent.values())), 1),
+        "weights_bytes": memory.weights,
+        "peak_bytes": memory.peak,
+        "device_bytes": memory.device,
+        "largest_batch_size": memory.largest_batch_size,
+        "supposed": supposed,
+    }  # fmt: skip
 
 
 def _attended(model: LVLM, samples: Sequence[Sample]) -> list[tuple[int, ...]]:
@@ -204,26 +188,3 @@ def _seconds(work: Work, speed: Speed) -> float:
         + work.wide_fits * speed.wide_fit
         + work.figures * speed.figure
     )
-
-
-def _row_bytes(anatomy: Anatomy, tokens: int, size: int) -> float:
-    """Bytes of one row of a batch at its widest: a block's intermediate states, attention, kept residuals, logits."""
-    inner = max(
-        (int(p.shape[0]) for block in anatomy.blocks for p in block.parameters() if p.ndim == 2),
-        default=anatomy.d_model,
-    )
-    block = tokens * (6 * anatomy.d_model + 3 * inner) * size
-    scores = 2 * anatomy.n_heads * tokens**2 * 4  # where the kernel writes them out
-    keys = 2 * anatomy.n_blocks * tokens * anatomy.n_kv_heads * anatomy.head_dim * size  # answers are decoded
-    kept = 8 * tokens * anatomy.d_model * size  # SASA keeps the residual after a few blocks
-    logits = 3 * anatomy.vocab_size * 4
-    vision = 0
-    if anatomy.vision is not None:
-        wide = max((int(p.shape[0]) for p in anatomy.vision.parameters() if p.ndim == 2), default=0)
-        vision = 4 * tokens * wide * size
-    return float(block + scores + keys + kept + logits + vision)
-
-
-def _batch_size(rows: float) -> int:
-    """The largest power of two of rows; 0 where not even one fits."""
-    return 0 if rows < 1 else 2 ** min(int(rows).bit_length() - 1, 10)

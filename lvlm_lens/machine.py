@@ -3,6 +3,9 @@
 A forward is timed as the matrix products of its linear layers, at the width, the number type and the number of rows
 that the run will use, plus a measured cost a module (on a small model the calls cost more than the arithmetic), plus
 attention's products.  Probes and figures are timed by making one.
+
+On one thread of the CPU the clock is that of the process, so that other work on the machine does not count: the
+estimate is that of a free machine.  With several threads, or a GPU, it is the clock on the wall.
 """
 
 from __future__ import annotations
@@ -40,16 +43,22 @@ class Speed:
     load: float
 
 
+def clock(device: str = "cpu") -> float:
+    """Seconds since some moment, for differences."""
+    alone = not device.startswith("cuda") and torch.get_num_threads() == 1
+    return time.process_time() if alone else time.perf_counter()
+
+
 def seconds(work: Callable[[], object], device: str = "cpu", enough: float = _ENOUGH) -> float:
     """Seconds of one call, the first one (which allocates) not counted."""
     work()
     count, spent = 0, 0.0
     while spent < enough and count < 64:
         _wait(device)
-        start = time.perf_counter()
+        start = clock(device)
         work()
         _wait(device)
-        spent += time.perf_counter() - start
+        spent += clock(device) - start
         count += 1
     return spent / count
 
@@ -120,9 +129,9 @@ def probe_seconds(n: int, width: int, folds: int, permutations: int, replicates:
     made = []
     for shuffles in (permutations, 0):
         probe = LinearProbe(folds=folds, permutations=shuffles, replicates=replicates)
-        start = time.perf_counter()
+        start = clock()
         probe.fit(x, labels)
-        made.append(time.perf_counter() - start)
+        made.append(clock() - start)
     return made[0], made[1]
 
 
@@ -132,9 +141,9 @@ def wide_fit_seconds(n: int, vocabulary: int) -> float:
 
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((n, vocabulary)).astype(np.float32)
-    start = time.perf_counter()
+    start = clock()
     LogisticProbe(1.0).fit(rows, np.arange(n) % 2)
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def figure_seconds() -> float:
@@ -144,7 +153,7 @@ def figure_seconds() -> float:
     x = np.arange(40)
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(2):  # the first one finds the fonts
-            start = time.perf_counter()
+            start = clock()
             with theme():
                 figure = new_figure(6.9, 3.0)
                 for axes in figure.subplots(1, 2):
@@ -152,8 +161,20 @@ def figure_seconds() -> float:
                         axes.plot(x, np.sin(x + k))
                     axes.fill_between(x, -1, np.sin(x), alpha=0.2)
                 save_figure(figure, folder, "timing")
-            spent = time.perf_counter() - start
+            spent = clock() - start
     return spent
+
+
+def resident_bytes() -> int:
+    """Bytes of this process in memory now (its peak where the system does not say)."""
+    import os
+    import resource
+    from pathlib import Path
+
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def memory_bytes(device: str) -> int:

@@ -12,9 +12,9 @@ from lvlm_lens.defenses.sasa import extract
 from lvlm_lens.defenses.wide_table import check_room
 from lvlm_lens.errors import UsageError
 from lvlm_lens.evaluate.inside import InsideTable
+from lvlm_lens.lens import LVLM
 from lvlm_lens.locate.evidence import gather
 from lvlm_lens.locate.unembedding import Unembedding
-from lvlm_lens.models.lvlm import LVLM
 from lvlm_lens.models.tiny.parts import drawn, make_tokenizer, sizes
 
 VOCABULARY, BLOCKS, ROWS = 200_000, 12, 16

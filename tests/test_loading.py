@@ -190,13 +190,13 @@ def test_a_weight_without_a_place_is_a_warning_in_the_result(folders, tmp_path):
 
 @pytest.mark.parametrize("family", ["llama", "qwen2_5_vl"])
 def test_more_blocks_than_the_weights_bear_out_is_a_message_at_once(folders, tmp_path, family):
-    from lvlm_lens.estimate import empty_model
+    from lvlm_lens.models.loading import empty_checkpoint
 
     def many(config):
         config.get("text_config", config)["num_hidden_layers"] = 10**9
 
     folder = altered(folders[family], tmp_path / "many", config=many)
-    for read in (LVLM.from_pretrained, lambda name: empty_model(str(name))):
+    for read in (LVLM.from_pretrained, empty_checkpoint):
         with pytest.raises(ModelError, match=r"counts 1000000000 at .*num_hidden_layers"):
             read(folder)
 

@@ -106,24 +106,10 @@ def load_checkpoint(
             that is not installed.
         UsageError: a dtype or device map that does not exist, quantising what is quantised.
     """
-    from transformers import AutoConfig
-
     label = str(name)
-    place = source(label)
-    hub: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-    if revision is not None:
-        hub["revision"] = revision
     if adapter is not None:
         read_config(adapter)  # a wrong folder is found before the model is loaded
-    if Path(place).is_file():
-        needs("gguf", "gguf", f"the GGUF file {Path(place).name!r}")
-        hub["gguf_file"], place = Path(place).name, str(Path(place).parent)
-    else:
-        hold_against_weights(place, label, revision)
-    try:
-        config = AutoConfig.from_pretrained(place, **hub)
-    except _UNREADABLE as error:
-        raise ModelError(f"model {label!r} cannot be read: {first_line(error)}") from error
+    place, hub, config = _configuration(label, revision, trust_remote_code)
     options: dict[str, Any] = {"dtype": read_dtype(dtype), "use_safetensors": True, **hub}
     quantized = check_stored(config, label, quantize)
     if quantize is not None:
@@ -166,6 +152,43 @@ def load_checkpoint(
         attached,
         quantized,
     )
+
+
+def _configuration(label: str, revision: str | None, trust_remote_code: bool) -> tuple[str, dict[str, Any], Any]:
+    """Where a model lies, what every part of it is loaded with, and its configuration, held against its weights."""
+    from transformers import AutoConfig
+
+    place = source(label)
+    hub: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if revision is not None:
+        hub["revision"] = revision
+    if Path(place).is_file():
+        needs("gguf", "gguf", f"the GGUF file {Path(place).name!r}")
+        hub["gguf_file"], place = Path(place).name, str(Path(place).parent)
+    else:
+        hold_against_weights(place, label, revision)
+    try:
+        return place, hub, AutoConfig.from_pretrained(place, **hub)
+    except _UNREADABLE as error:
+        raise ModelError(f"model {label!r} cannot be read: {first_line(error)}") from error
+
+
+def empty_checkpoint(
+    name: str | Path, *, revision: str | None = None, trust_remote_code: bool = False
+) -> tuple[Any, Any]:
+    """The model's structure without weights (on PyTorch's meta device), and its processor or tokenizer.
+
+    Raises :class:`ModelError` as :func:`load_checkpoint`, for what shows before weights are read.
+    """
+    label = str(name)
+    place, hub, config = _configuration(label, revision, trust_remote_code)
+    kind, multimodal = auto_class(config)
+    try:
+        with torch.device("meta"):
+            model = kind.from_config(config, trust_remote_code=trust_remote_code)
+        return model, _owner(place, multimodal, hub)
+    except _UNREADABLE as error:
+        raise ModelError(f"model {label!r} cannot be read: {first_line(error)}") from error
 
 
 def source(name: str) -> str:

@@ -1,0 +1,127 @@
+"""The peak memory of a sweep, before it runs: weights, what stays beside them, and the widest of its stages.
+
+Meant as an upper bound that is not far off: a sweep takes at most 1.15 times its weights plus the rest of this sum
+(measured on ``smol-text``; docs/scale.md).  On a GPU it is the device's memory; on the CPU that of the process, Python
+and its libraries included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from .config import SweepConfig
+from .data import Sample
+from .defenses.wide_table import IN_MEMORY
+from .locate.unembedding import ENTRIES
+from .machine import memory_bytes, resident_bytes
+from .models.anatomy import Anatomy
+from .models.twin import PART
+
+_CODES = {"4bit": 0.5625, "8bit": 1.0}
+"""Bytes of a quantised entry: NF4 with a float32 scale for every 64, and LLM.int8."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes.
+
+    Attributes:
+        weights: of the model; beside: what is there before and while it runs (on the CPU: Python and its libraries).
+        row: of one row of a batch at its widest place; batch: rows a forward; lens: logits of one batch's lens.
+        twin: of shuffling the largest part of a weight; tables: of SASA's features and of one probe on them (CPU).
+        device: that there are.
+    """
+
+    weights: int
+    beside: int
+    row: float
+    batch: int
+    lens: int
+    twin: int
+    tables: int
+    device: int
+
+    @classmethod
+    def of(
+        cls,
+        config: SweepConfig,
+        model: nn.Module,
+        anatomy: Anatomy,
+        dtype: torch.dtype,
+        device: str,
+        tokens: int,
+        data: Sequence[Sample],
+    ) -> Memory:
+        """What a sweep over ``data``, whose longest prompt has so many tokens, needs; ``model`` may be empty."""
+        size = torch.finfo(dtype).bits // 8
+        batch = min(config.batch_size, len(data))
+        logits = batch * anatomy.vocab_size
+        lens = 3 * 4 * min(max(ENTRIES, logits), logits * anatomy.n_blocks)
+        on_cpu = not device.startswith("cuda")
+        largest = max(p.numel() for p in model.parameters())
+        return cls(
+            weights=_weights(model, size, config.quantize),
+            beside=resident_bytes() if on_cpu else 0,
+            row=_row_bytes(anatomy, tokens, size),
+            batch=batch,
+            lens=lens,
+            twin=min(largest, PART) * (8 + 2 * size) if config.twin and config.quantize is None else 0,
+            tables=_tables(min(128, len(data)), anatomy.vocab_size) if config.sasa and on_cpu else 0,
+            device=memory_bytes(device),
+        )
+
+    @property
+    def peak(self) -> int:
+        """The whole."""
+        return round(self.weights + self.beside + max(self.batch * self.row + self.lens + self.tables, self.twin))
+
+    @property
+    def largest_batch_size(self) -> int:
+        """The largest power of two of rows that fits into nine tenths of the device; 0 where not even one does."""
+        room = 0.9 * self.device - self.weights - self.beside - self.lens - self.tables
+        rows = room / self.row
+        return 0 if rows < 1 else 2 ** min(int(rows).bit_length() - 1, 10)
+
+
+def _weights(model: nn.Module, size: int, quantize: str | None) -> int:
+    """Bytes of the weights; quantisers pack linear layers and leave the head and the embeddings as they are."""
+    every = sum(p.numel() for p in model.parameters())
+    if quantize is None:
+        return every * size
+    getter: Any = getattr(model, "get_output_embeddings", None)
+    head = None if getter is None else getter()
+    packed = sum(m.weight.numel() for m in model.modules() if isinstance(m, nn.Linear) and m is not head)
+    return round((every - packed) * size + packed * _CODES[quantize])
+
+
+def _tables(rows: int, vocabulary: int) -> int:
+    """SASA on first-token logits: a quick map's cells, their controls and their runs again, and one probe.
+
+    Large tables lie on disk (:mod:`.defenses.wide_table`); a probe reads one of them in float64, standardised.
+    """
+    table = 4 * rows * vocabulary
+    held = 22 * table if table <= IN_MEMORY else table
+    return held + 4 * table
+
+
+def _row_bytes(anatomy: Anatomy, tokens: int, size: int) -> float:
+    """Bytes of one row of a batch at its widest: a block's intermediate states, attention, kept residuals, logits."""
+    inner = max(
+        (int(p.shape[0]) for block in anatomy.blocks for p in block.parameters() if p.ndim == 2),
+        default=anatomy.d_model,
+    )
+    block = tokens * (6 * anatomy.d_model + 3 * inner) * size
+    scores = 2 * anatomy.n_heads * tokens**2 * 4  # where the kernel writes them out
+    keys = 2 * anatomy.n_blocks * tokens * anatomy.n_kv_heads * anatomy.head_dim * size  # answers are decoded
+    kept = 8 * tokens * anatomy.d_model * size  # SASA keeps the residual after a few blocks
+    logits = 3 * anatomy.vocab_size * 4
+    vision = 0
+    if anatomy.vision is not None:
+        wide = max((int(p.shape[0]) for p in anatomy.vision.parameters() if p.ndim == 2), default=0)
+        vision = 4 * tokens * wide * size
+    return float(block + scores + keys + kept + logits + vision)

@@ -1,0 +1,77 @@
+"""What --dry-run says of memory, and models that it must read without their weights."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from lvlm_lens import LVLM
+from lvlm_lens.cli import main
+from lvlm_lens.config import SweepConfig
+from lvlm_lens.estimate import estimate_sweep
+from lvlm_lens.machine import clock
+from lvlm_lens.models.loading import empty_checkpoint
+from lvlm_lens.models.tiny import tiny_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("estimate") / "qwen"
+    model, processor = tiny_model("qwen2_5_vl")
+    model.save_pretrained(place)
+    processor.save_pretrained(place)
+    return place
+
+
+def small(**more) -> SweepConfig:
+    return SweepConfig(limit=40, pairs=0, defenses=False, measures="angular_gap", **more)
+
+
+def test_a_processor_that_wants_videos_is_no_obstacle(folder):
+    """Qwen-VL's processor needs torchvision for videos; loading does without, and so must the estimate."""
+    empty, owner = empty_checkpoint(folder)
+    assert all(p.is_meta for p in empty.parameters()) and owner.tokenizer is not None
+    found = estimate_sweep(small(model=str(folder), sasa=False, twin=False, dtype="bf16"))
+    real = sum(p.numel() for p in LVLM.from_pretrained(folder).model.parameters())
+    assert found["parameters"] == real and found["weights_bytes"] == 2 * real
+
+
+def test_memory_counts_what_the_weights_become():
+    whole, packed = (estimate_sweep(small(sasa=False, quantize=q)) for q in (None, "4bit"))
+    model = LVLM.from_pretrained("mini").model
+    assert whole["weights_bytes"] == sum(p.numel() * p.element_size() for p in model.parameters())
+    head = model.get_output_embeddings()
+    linear = sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head)
+    assert packed["weights_bytes"] == round(whole["weights_bytes"] - linear * (4 - 0.5625))
+    assert packed["peak_bytes"] < whole["peak_bytes"]
+
+
+def test_memory_grows_with_the_batch_the_twin_and_sasa():
+    base = estimate_sweep(small(sasa=False, twin=False, batch_size=4))["peak_bytes"]
+    assert estimate_sweep(small(sasa=False, twin=False, batch_size=32))["peak_bytes"] > base
+    assert estimate_sweep(small(sasa=True, twin=False, batch_size=4))["peak_bytes"] > base
+
+
+def test_both_sweeps_take_twice_the_time_and_the_memory_of_one(tmp_path, capsys):
+    words = ["sweep", "--dry-run", "--json", "--limit", "40", "--adapter", str(tmp_path), "--against-base"]
+    assert main(words) == 0
+    both = json.loads(capsys.readouterr().out)
+    one = estimate_sweep(SweepConfig(limit=40))
+    assert both["sweeps"] == 2 and both["forwards"] == pytest.approx(2 * one["forwards"], abs=1)
+    assert both["peak_bytes"] == pytest.approx(one["peak_bytes"], rel=0.2)
+
+
+def test_against_base_needs_an_adapter(capsys):
+    assert main(["sweep", "--against-base"]) == 2
+    assert "--adapter DIR" in capsys.readouterr().err
+
+
+def test_the_clock_runs_with_the_process_on_one_thread():
+    import time
+
+    before = clock()
+    time.sleep(0.2)
+    waited = clock() - before
+    assert (waited < 0.1) == (torch.get_num_threads() == 1)
