@@ -17,6 +17,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("name", nargs="*", help="families to list or check, or mini, smol, smol-text: its card (default: all families)")
     add("--check", action="store_true", help="run the battery on a tiny model of each family (default: list them)")
+    add(
+        "--wide", action="store_true",
+        help="with --check: well-known models at true width, two blocks each, by name or all, hours (default: tiny ones)",
+    )  # fmt: skip
+    add("--dtype", help="with --wide: bfloat16 or float32 (default: both)")
+    add("--device", help="with --wide: cpu, cuda ... (default: cuda where there is one)")
+    add("--out", metavar="FILE", help="with --wide: the record, continued where it is (default: wide.json)")
     add("--measure", action="store_true", help="mini, smol: measure the card's figures again (default: show the card)")
     add("--rebuild", metavar="DIR", help="mini: train it again by its recipe, into DIR, hours (default: no)")
     add("--fetch", action="store_true", help="smol: get its language model, once, 93 MB (default: no)")
@@ -29,6 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def opening(options: argparse.Namespace) -> str | None:
     """What is about to happen, where it takes long."""
+    if options.wide:
+        return "well-known models are built at their true widths, one after the other; loading libraries"
     if options.check:
         return "a tiny model of each family is built and held against plain forwards; loading libraries"
     if options.measure:
@@ -50,6 +59,8 @@ def run(options: argparse.Namespace) -> int:
         return _mini(options)
     if options.measure or options.rebuild:
         raise UsageError("--measure and --rebuild are for an embedded model: lvlm-lens models mini --measure")
+    if options.wide:
+        return _wide(options)
     if options.check:
         from ..activations.check_anatomy import check_families
 
@@ -73,6 +84,28 @@ def run(options: argparse.Namespace) -> int:
         )
         print(next_line("lvlm-lens sweep --model NAME --dry-run"))
     return 0
+
+
+def _wide(options: argparse.Namespace) -> int:
+    from ..stages.inputs import best_device
+    from ..wide import DTYPES, run_battery
+    from ..wide.battery import COLUMNS, table_rows
+
+    if not options.check:
+        raise UsageError("--wide goes with --check: lvlm-lens models --check --wide")
+    if options.dtype not in (None, *DTYPES):
+        raise UsageError(f"dtype is {options.dtype!r}; the wide battery runs in {' and '.join(DTYPES)}")
+    tell = _silent if options.quiet or options.json else lambda line: print(line, flush=True)
+    record = run_battery(
+        options.out or "wide.json",
+        options.name or None,
+        DTYPES if options.dtype is None else (options.dtype,),
+        options.device or best_device(),
+        tell,
+    )
+    rows = [dict(zip(COLUMNS, row, strict=True)) for row in table_rows(record)]
+    _show(options, record["rows"] if options.json else rows, COLUMNS)
+    return 0 if not record["failed"] and all(row["ok"] for row in record["rows"]) else 1
 
 
 def _show(options: argparse.Namespace, rows: list[dict[str, Any]], columns: tuple[str, ...]) -> None:
