@@ -27,10 +27,10 @@ REPLY_TOKENS = 24
 
 def plan_adapter(method: AdapterMethod, job: Job) -> Plan:
     """:meth:`AdapterMethod.plan`; rows that the model itself would write are not made, requests are counted."""
-    from ..estimate import empty_model
     from ..lens import LVLM
+    from ..models.loading import empty_checkpoint
 
-    empty, owner = empty_model(job.model, job.loading.get("revision"))
+    empty, owner = empty_checkpoint(job.model, revision=job.loading.get("revision"))
     base = LVLM(empty, owner)
     settings = job.settings
     samples = readable_samples(base, job.data)
