@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--check", action="store_true", help="run the battery on a tiny model of each family (default: list them)")
     add(
         "--wide", action="store_true",
-        help="with --check: well-known models at true width, two blocks each, by name or all, hours (default: tiny ones)",
+        help="with --check: known models at true width, two blocks each, by name or all, hours (default: tiny ones)",
     )  # fmt: skip
     add("--dtype", help="with --wide: bfloat16 or float32 (default: both)")
     add("--device", help="with --wide: cpu, cuda ... (default: cuda where there is one)")
