@@ -16,10 +16,11 @@ from .config import SweepConfig
 from .data.registry import load_dataset
 from .defenses.base import Defense, Detector
 from .defenses.registry import make_defenses
-from .estimate import _seconds, _speed, _tokens, empty_model
+from .estimate import _seconds, _speed, _tokens
 from .evaluate.evaluation import training_and_test
 from .lens import LVLM
 from .models.anatomy import resolve
+from .models.loading import empty_checkpoint, read_dtype
 from .stages.inputs import best_device, in_words_only
 from .stages.work import Work, batches_of
 
@@ -38,14 +39,15 @@ def estimate_evaluation(
 ) -> dict[str, Any]:
     """Requests, forwards and seconds of ``lvlm-lens evaluate``, system by system, as plain values."""
     data = load_dataset(config.dataset, config.root, config.split, config.subset, **dict(config.columns))  # type: ignore[arg-type]
-    empty, owner = empty_model(config.model, config.revision)
+    empty, owner = empty_checkpoint(config.model, revision=config.revision, trust_remote_code=config.trust_remote_code)
     model = LVLM(empty, owner, system=config.system)
     if not model.takes_images:
         data = in_words_only(data)
     train, test = training_and_test(data, None, limit, train_limit, config.seed)
     tried, tokens = _tokens(model, data)
     pictures = sum(bool(sample.images) for sample in tried) / len(tried)
-    dtype = empty.dtype if config.dtype == "auto" else getattr(torch, config.dtype)
+    named = read_dtype(config.dtype)
+    dtype = named if isinstance(named, torch.dtype) else empty.dtype
     device = config.device or best_device()
     speed = _speed(config, resolve(empty), tokens, pictures, len(test), device, dtype)
     systems: list[tuple[str, Defense | None]] = [("none", None)]

@@ -25,8 +25,8 @@ from torch import nn
 from ..activations import capture
 from ..activations.check_anatomy import quick_check
 from ..activations.untouched import untouched
-from ..causal import patch_grid
-from ..data import Dataset, ImageObject, Sample
+from ..causal import PatchGrid, patch_grid
+from ..data import Dataset, ImageObject, Pair, Sample
 from ..defenses.projection import Cell
 from ..defenses.sasa import SASA, extract
 from ..lens import LVLM
@@ -206,13 +206,12 @@ def measure_row(name: str, dtype: torch.dtype, device: str, pictures: int) -> di
         lambda: patch_grid(model, chosen, "resid_post", "last", direction="denoise", nulls=("random",), verify=1),
     )
     row["engine"] = grid.engine
-    row["difference"]["patch"] = timed("plain patch", lambda: _patched(oracle, chosen, grid.values[0, 0, :, 0]))
+    row["difference"]["patch"] = timed("plain patch", lambda: _patched(oracle, plain, samples, chosen, grid))
 
     cell = Cell(0, BLOCKS - 1)
     made = timed("SASA", lambda: extract(model, samples, [cell], batch_size=4))
-    some = sorted({0, len(samples) - 1})
-    values = made.cells[cell][some]
-    row["difference"]["SASA"] = timed("plain SASA", lambda: _projected(oracle, [samples[i] for i in some], values))
+    values = made.cells[cell][:1]
+    row["difference"]["SASA"] = timed("plain SASA", lambda: _projected(oracle, samples[:1], values))
     row["sasa_engine"] = made.engine
     guard = SASA(safety_block=0, fused_block=BLOCKS - 1, batch_size=4)
     timed("SASA probe", lambda: guard.fit(model, samples[pictures:]))
@@ -233,20 +232,22 @@ def _share(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return float((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-9))
 
 
-def _patched(oracle: Oracle, pairs: list[Any], values: np.ndarray) -> float:
-    """Cells ``values [block, pair]`` (clean into corrupted, last token) against a hook on the plain model."""
-    by_hand = np.empty_like(values)
+def _patched(oracle: Oracle, plain: Plain, samples: list[Sample], pairs: list[Pair], grid: PatchGrid) -> float:
+    """Cells (clean into corrupted, last token) against a hook on the plain model: one block of a pair with pictures,
+    every block of a pair of words."""
+    ours, by_hand = [], []
     for column, pair in enumerate(pairs):
-        states, _ = oracle.forward(pair.clean)
-        for block in range(BLOCKS):
+        row = next(n for n, sample in enumerate(samples) if sample.id == pair.clean.id)
+        for block in range(1 if pair.clean.images else BLOCKS):
 
-            def put(value: torch.Tensor, donor: torch.Tensor = states[block][:, -1]) -> torch.Tensor:
-                value[:, -1] = donor
+            def put(value: torch.Tensor, donor: torch.Tensor = plain.resid[row, block]) -> torch.Tensor:
+                value[:, -1] = donor.to(value.device, value.dtype)
                 return value
 
             _, logits = oracle.forward(pair.corrupted, (block, put))
-            by_hand[block, column] = float(oracle.odds(logits))
-    return _share(torch.from_numpy(values), torch.from_numpy(by_hand))
+            by_hand.append(oracle.odds(logits))
+            ours.append(grid.values[0, 0, block, 0, column])
+    return _share(torch.tensor(ours), torch.stack(by_hand))
 
 
 def _projected(oracle: Oracle, samples: list[Sample], values: np.ndarray) -> float:
