@@ -1,9 +1,9 @@
 """Where did the training of smol-text write its refusals?  The run behind docs/adapter_patching.md.
 
-    python -m benchmarks.adapter_patching --out runs/adapter --write docs
+    python -m benchmarks.adapter_patching --out runs/adapter
 
-24 pairs of XSTest (three a type, drawn with seed 0) and the first 16 pairs of our own requests, SmolLM2-135M-Instruct
-with the shipped text adapter, in bfloat16.  A stopped run continues.  ``--control DIR`` takes another adapter.
+16 pairs of XSTest (two a type, drawn with seed 0) and the first 8 pairs of our own requests, SmolLM2-135M-Instruct
+with the shipped text adapter, in bfloat16.  A stopped run continues.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from lvlm_lens import LVLM, load_dataset
 from lvlm_lens.causal import adapter_grid
+from lvlm_lens.causal.adapter_grid import SITES, SPANS
 from lvlm_lens.data import Pair, Sample
 from lvlm_lens.models.smol import beyond
 from lvlm_lens.models.smol.assemble import TEXT_ADAPTER
@@ -26,9 +27,9 @@ def pairs() -> list[Pair]:
     by_type: dict[str, list[Pair]] = defaultdict(list)
     for pair in load_dataset("xstest").pairs():
         by_type[pair.clean.category].append(pair)
-    chosen = [pair for name in sorted(by_type) for pair in random.Random(0).sample(by_type[name], 3)]
+    chosen = [pair for name in sorted(by_type) for pair in random.Random(0).sample(by_type[name], 2)]
     lines = [text.strip().splitlines() for text in (beyond.HARMFUL, beyond.HARMLESS)]
-    for n, (harmful, harmless) in enumerate(list(zip(*lines, strict=True))[:16]):
+    for n, (harmful, harmless) in enumerate(list(zip(*lines, strict=True))[:8]):
         chosen.append(
             Pair(
                 Sample(f"own-{n}-harmful", harmful, group=f"own-{n}", label_joint="unsafe"),
@@ -50,15 +51,15 @@ def main() -> None:
     def tell(done: int, total: int) -> None:
         print(f"{done} of {total} pairs", flush=True)
 
-    whole = adapter_grid(
-        model, options.adapter, pairs(), batch_size=8, progress=tell, out=options.out / "blocks"
-    )  # fmt: skip
-    print(json.dumps(dict(whole.endpoints)), json.dumps(dict(whole.refusal.verification)), flush=True)
-    parts = adapter_grid(
-        model, options.adapter, pairs(), ("adapter.attn", "adapter.mlp"), "block", batch_size=8, progress=tell,
-        out=options.out / "parts",
-    )  # fmt: skip
-    print(json.dumps(dict(parts.endpoints)), flush=True)
+    for name, sites, spans, null in (
+        ("spans", "adapter", SPANS, 0),
+        ("parts", SITES, "block", 1),
+    ):
+        grid = adapter_grid(
+            model, options.adapter, pairs(), sites, spans, null=null, batch_size=12, progress=tell,
+            out=options.out / name,
+        )  # fmt: skip
+        print(json.dumps(dict(grid.endpoints)), json.dumps(dict(grid.refusal.verification)), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Quadruplets from the small world of ``mini``, and a CLIP small enough to be trained on them in minutes.
 
-A scene is a thing and an activity: the picture shows the thing and bears the activity's word, the text names both.
+A scene is a thing and an activity: the picture shows the thing before the activity's own background, the text names
+both.
 Whether a scene is safe follows from the two together (:mod:`lvlm_lens.data.mini.activities`), so neither the thing nor
 the activity alone tells it.  In a quadruplet the unsafe scene differs from the safe one in its thing only, as the
 captions of ViSU differ in a phrase.
@@ -21,10 +22,8 @@ from ...data.mini.activities import ACTIVITIES, reason_against
 from ...data.mini.objects import THINGS
 from ...data.mini.render import SIZE, draw_spec, render
 
-SCENES = (
-    "bath", "crib", "freezer", "hug", "kick", "lips", "plane", "school", "sit", "smash", "socket", "wash",
-)  # fmt: skip
-"""Activities whose word fits into a picture in one line, of which none has the labels of another."""
+SCENES = ("bath", "freezer", "hug", "kick", "lips", "sit", "socket", "wash")
+"""Activities, of which none has the labels of another; each has one background."""
 SPLITS = ("seen", "combination", "object", "style")
 """Test quadruplets: of scenes that were tuned on (drawn anew), of scenes that were held out, of things that were in no
 quadruplet (CLIP itself knows them), and of scenes that were tuned on in an art style that nothing was trained on."""
@@ -53,7 +52,7 @@ class World:
     apart: frozenset[Scene]
 
     @classmethod
-    def draw(cls, things: int = 60, new: int = 12, share: float = 0.2, seed: int = 0) -> World:
+    def draw(cls, things: int = 48, new: int = 12, share: float = 0.3, seed: int = 0) -> World:
         """Things at random; a share of the scenes of those that are not new is set apart."""
         chance = random.Random(f"hysac {seed}")
         chosen = chance.sample(sorted(THINGS), things)
@@ -101,6 +100,10 @@ def _tokenizer() -> Any:
     return AutoTokenizer.from_pretrained(mini_path())
 
 
+_BACKGROUND = 90_000_000
+"""First background seed: a range that no other set uses."""
+PIXELS = 32
+"""Side of a picture: half of what the world draws, four patches across."""
 LENGTH = 20
 """Tokens of a text, with its end."""
 
@@ -119,20 +122,25 @@ def text_ids(scenes: Sequence[Scene], seed: int = 0) -> torch.Tensor:
 
 
 def pixels(scenes: Sequence[Scene], style: str = "google", seed: int = 0) -> torch.Tensor:
-    """Pictures ``[n, 3, 64, 64]`` in -1 .. 1, each drawn once with its own place, size, turn and background."""
+    """Pictures ``[n, 3, 32, 32]`` in -1 .. 1, each drawn once with its own place, size and turn."""
     chance = random.Random(f"pixels {seed}")
-    drawn = [np.asarray(render(*draw_spec(chance, thing, style, activity))) for thing, activity in scenes]
-    return torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    drawn = []
+    for thing, activity in scenes:
+        _, _, scale, angle, x, y, _, _ = draw_spec(chance, thing, style)
+        background = _BACKGROUND + SCENES.index(activity)
+        drawn.append(np.asarray(render(thing, style, scale, angle, x, y, background)))
+    whole = torch.from_numpy(np.stack(drawn)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return torch.nn.functional.avg_pool2d(whole, SIZE // PIXELS)
 
 
 def small_clip(seed: int, width: int = 64) -> Any:
-    """A ``CLIPModel`` with random weights: 3 picture blocks and 2 text blocks of ``width``."""
+    """A ``CLIPModel`` with random weights: 3 blocks of ``width`` in each tower."""
     from transformers import CLIPConfig, CLIPModel
 
     torch.manual_seed(seed)
     shared = {"hidden_size": width, "intermediate_size": 2 * width, "num_attention_heads": 4}
     words = len(_tokenizer())
-    text = {**shared, "num_hidden_layers": 2, "vocab_size": words + 1, "max_position_embeddings": LENGTH,
+    text = {**shared, "num_hidden_layers": 3, "vocab_size": words + 1, "max_position_embeddings": LENGTH,
             "eos_token_id": words, "bos_token_id": 1, "pad_token_id": _tokenizer().pad_token_id}  # fmt: skip
-    vision = {**shared, "num_hidden_layers": 3, "image_size": SIZE, "patch_size": 8}
+    vision = {**shared, "num_hidden_layers": 3, "image_size": PIXELS, "patch_size": 8}
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=width))
