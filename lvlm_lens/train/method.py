@@ -232,12 +232,14 @@ class AdapterMethod(Method):
         sequences: sequences that a row puts through the model in a step (a preference: two).
         in_words: pictures are said in words first (:meth:`~lvlm_lens.data.Sample.without_images`).
         has_labels: rows hold the replies that are learnt; False where replies are drawn during training.
+        files: weight files of the method's own that :meth:`prepare` leaves in the folder.
     """
 
     targets: ClassVar[tuple[str, ...] | None] = None
     sequences: ClassVar[int] = 1
     in_words: ClassVar[bool] = False
     has_labels: ClassVar[bool] = True
+    files: ClassVar[tuple[str, ...]] = ()
 
     def rows(self, model: LVLM, data: Sequence[Sample], settings: Settings) -> list[Row]:
         """The rows, deterministic for a seed; written to the folder before training, so made once.

@@ -17,6 +17,7 @@ METHODS = {
     "spa_vl": ("spa_vl", "SPAVL"),
     "srpo": ("srpo", "SRPO"),
     "safegrpo": ("safegrpo", "SafeGRPO"),
+    "safevlm": ("safevlm", "SafeVLM"),
 }
 """Name to (module of this package, class)."""
 

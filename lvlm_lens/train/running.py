@@ -106,7 +106,7 @@ def train_adapter(method: AdapterMethod, job: Job) -> dict[str, Any]:
         method,
         job,
         described,
-        weights=[ADAPTER_WEIGHTS],
+        weights=[ADAPTER_WEIGHTS, *method.files],
         audits={"before": before, "after": after},
         log=log,
         cost=spent,
