@@ -13,11 +13,18 @@ from lvlm_lens.models.mini.recipe.corpus import Example
 from lvlm_lens.models.mini.recipe.packing import Pack, collate
 from lvlm_lens.models.smol.beyond import ACTIVITIES, plain_requests, shown_beyond
 from lvlm_lens.models.tiny.parts import chat_template, drawn, make_tokenizer, sizes
+from training.smol import chats as chats_module
 from training.smol.adapters import LINEAR, save_adapter, with_adapter
 from training.smol.chats import SmolEncoder, embeds_of, reply_loss
 from training.smol.refusals import refusal, wordings
 from training.smol.text import first_token_refusal
 from training.smol.text_data import apart_from, requests
+
+
+@pytest.fixture
+def exact(monkeypatch):
+    """Float32, where a row of chats can be held against plain forwards."""
+    monkeypatch.setattr(chats_module, "BFLOAT16", False)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +73,7 @@ def test_the_card_measures_nothing_that_was_trained_on():
     assert not [text for text in ACTIVITIES if any(phrase in text for phrase in asked)]
 
 
-def test_a_packed_row_loses_what_its_chats_lose_one_by_one(base):
+def test_a_packed_row_loses_what_its_chats_lose_one_by_one(base, exact):
     encoder = SmolEncoder(base)
     model = with_adapter(base, 2, LINEAR).base_model.model
     chats = [

@@ -18,7 +18,7 @@ def with_adapter(base: Path, rank: int, targets: list[str], start: Path | None =
 
     ``start`` is an adapter of lower rank whose matrices fill the first rows, so that the new one begins as it ended.
     """
-    model = LlamaForCausalLM.from_pretrained(base, dtype=torch.float32)
+    model = LlamaForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation="eager")
     config = LoraConfig(
         r=rank, lora_alpha=2 * rank, target_modules=targets, lora_dropout=0.0, bias="none", task_type="CAUSAL_LM"
     )

@@ -132,7 +132,7 @@ def train_pictures(
     seed: int,
     journal: Journal,
 ) -> PeftModel:
-    """Tune projector and an adapter that begins as ``text_adapter`` ended; written to ``out`` every few steps.
+    """Tune projector and an adapter that begins as ``text_adapter`` ended; written to ``out`` at every validation.
 
     ``out`` holds the base's own answers, ``voice.jsonl`` and ``knowledge.jsonl``.
     """
@@ -174,10 +174,9 @@ def train_pictures(
             seconds = round(time.time() - started, 1)
             print(step, round(seen_total / 10, 4), round(told_total / 10, 4), seconds, flush=True)
             seen_total = told_total = 0.0
-        if step % stage.save_every == 0 or step == stage.steps:
+        if step % stage.log_every == 0 or step == stage.steps:
             save_adapter(adapted, out / "picture_adapter")
             save_projector(projector, out / "projector.safetensors")
-        if step % stage.log_every == 0 or step == stage.steps:
             progress = validation(model, projector) | text_validation(model, encoder, held)
             losses = {"loss": seen_loss.item(), "replay_loss": told_loss.item()}
             journal.write(stage="pictures", step=step, seconds=time.time() - started, **losses, **progress)

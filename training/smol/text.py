@@ -101,25 +101,21 @@ def train_text(
     avoid: Sequence[str],
     seed: int,
     journal: Journal,
-    start: Path | None = None,
 ) -> PeftModel:
-    """Train the adapter and write it to ``out`` at every validation; nothing close to ``avoid`` is trained on.
-
-    ``start`` is the adapter to go on from.
-    """
+    """Train the adapter and write it to ``out`` at every validation; nothing close to ``avoid`` is trained on."""
     torch.manual_seed(seed)
-    adapted = with_adapter(base, stage.rank, list(stage.targets), start)
+    adapted = with_adapter(base, stage.rank, list(stage.targets))
     model = adapted.base_model.model
     encoder = SmolEncoder(base)
     voice = read_voice(voice_file)
     everything = requests()
     drawn, everything = len(everything), apart_from(everything, avoid)
-    journal.write(stage="text", step=0, requests=len(everything), too_close_to_xstest=drawn - len(everything))
+    journal.write(stage="text", step=0, requests=len(everything), too_close_to_test_data=drawn - len(everything))
     held = [request for request in everything if request.split == "validation"]
     fresh = text_packs(stage, encoder, [r for r in everything if r.split == "train"], voice, seed + 1)
     trained = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, stage.rate, betas=(0.9, 0.98), weight_decay=stage.decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, stage.rate, stage.schedule, pct_start=0.08)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, stage.rate, stage.steps, pct_start=0.08)
     started = time.time()
     total = 0.0
     for step in range(1, stage.steps + 1):

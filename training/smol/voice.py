@@ -15,6 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lvlm_lens.evaluate.refusal import refusal_rule
 
+from .chats import precision
+
 TOKENS = 20
 BATCH = 48
 
@@ -46,7 +48,8 @@ def write_voice(base: Path, texts: Sequence[str], path: Path) -> None:
                 tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats
             ]
             inputs = tokenizer(prompts, return_tensors="pt", padding=True, add_special_tokens=False)
-            made = model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False)
+            with precision():
+                made = model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False)
             answers = tokenizer.batch_decode(made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
             with path.open("a", encoding="utf-8") as stream:
                 for text, answer in zip(some, answers, strict=True):
