@@ -12,7 +12,7 @@ from lvlm_lens.data.registry import load_dataset
 from lvlm_lens.models.mini.recipe.journal import Journal
 from lvlm_lens.models.smol import beyond, smol_base_path
 
-from .config import PictureStage, ProjectorStage, TextStage
+from .config import PictureStage, ProjectorStage, TextStage, balance_stage, rules_stage
 from .knowledge import asked
 from .pictures import save_projector, train_pictures
 from .projector import fit_projector, gallery_of
@@ -36,20 +36,23 @@ def rebuild(out: Path) -> None:
     """
     out.mkdir(parents=True, exist_ok=True)
     base = smol_base_path()
-    text, projector, pictures = TextStage(), ProjectorStage(), PictureStage()
+    text, balance, projector = TextStage(), balance_stage(), ProjectorStage()
+    pictures, rules = PictureStage(), rules_stage()
     journal = Journal(out / "training_log.jsonl")
-    stages = {"text": text, "projector": projector, "pictures": pictures}
+    stages = {"text": text, "balance": balance, "projector": projector, "pictures": pictures, "rules": rules}
     journal.write(
         stage="start", recipe={name: asdict(stage) for name, stage in stages.items()}, torch=torch.__version__
     )
     avoid = test_requests()
     write_voice(base, [request.text for request in requests() if request.reason is None], out / "voice.jsonl")
     write_voice(base, [told for _, told, _ in asked()], out / "knowledge.jsonl")
-    train_text(base, out / "voice.jsonl", out / "text_adapter", text, avoid, SEED, journal)
+    train_text(base, out / "voice.jsonl", out / "first", text, avoid, SEED, journal)
+    train_text(base, out / "voice.jsonl", out / "text_adapter", balance, avoid, SEED + 1, journal, start=out / "first")
     gallery = gallery_of(projector.pictures_per_thing, projector.cards_per_thing, SEED)
     fitted = fit_projector(base, gallery, projector, SEED, journal)
     save_projector(fitted, out / "projector.safetensors")
     train_pictures(base, out / "text_adapter", fitted, gallery, out, pictures, avoid, SEED, journal)
+    train_pictures(base, out / "picture_adapter", fitted, gallery, out, rules, avoid, SEED + 10, journal)
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def save_projector(projector: torch.nn.Module, path: Path) -> None:
 
 def train_pictures(
     base: Path,
-    text_adapter: Path,
+    start: Path,
     projector: torch.nn.Module,
     gallery: Gallery,
     out: Path,
@@ -132,12 +132,12 @@ def train_pictures(
     seed: int,
     journal: Journal,
 ) -> PeftModel:
-    """Tune projector and an adapter that begins as ``text_adapter`` ended; written to ``out`` at every validation.
+    """Tune projector and an adapter that begins as the one in ``start`` ended; written to ``out`` at every validation.
 
     ``out`` holds the base's own answers, ``voice.jsonl`` and ``knowledge.jsonl``.
     """
     torch.manual_seed(seed)
-    adapted = with_adapter(base, stage.rank, list(stage.targets), start=text_adapter)
+    adapted = with_adapter(base, stage.rank, list(stage.targets), start)
     model = adapted.base_model.model
     encoder = SmolEncoder(base)
     shown = picture_packs(stage, encoder, Knowledge(read_voice(out / "knowledge.jsonl")), gallery, seed + 1)
@@ -153,14 +153,14 @@ def train_pictures(
         weight_decay=0,
     )
     rates = [stage.rate, stage.projector_rate]
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, stage.steps, pct_start=0.06)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, stage.schedule, pct_start=0.06)
     started = time.time()
     seen_total = told_total = 0.0
     for step in range(1, stage.steps + 1):
         some = [next(shown) for _ in range(stage.pictures)]
         seen = collate(some, encoder.pad, encoder.prefix(1))
         states = gallery.states[[pack.picture for pack in some]].float()
-        text = collate([next(told)], encoder.pad, encoder.prefix(0))
+        text = collate([next(told) for _ in range(stage.replay_rows)], encoder.pad, encoder.prefix(0))
         optimizer.zero_grad(set_to_none=True)
         seen_loss = reply_loss(model, seen, embeds_of(model, seen.ids, projector, states))
         seen_loss.backward()

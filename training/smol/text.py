@@ -101,10 +101,14 @@ def train_text(
     avoid: Sequence[str],
     seed: int,
     journal: Journal,
+    start: Path | None = None,
 ) -> PeftModel:
-    """Train the adapter and write it to ``out`` at every validation; nothing close to ``avoid`` is trained on."""
+    """Train the adapter and write it to ``out`` at every validation; nothing close to ``avoid`` is trained on.
+
+    ``start`` is the adapter to go on from.
+    """
     torch.manual_seed(seed)
-    adapted = with_adapter(base, stage.rank, list(stage.targets))
+    adapted = with_adapter(base, stage.rank, list(stage.targets), start)
     model = adapted.base_model.model
     encoder = SmolEncoder(base)
     voice = read_voice(voice_file)
