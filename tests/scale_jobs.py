@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from lvlm_lens.scale.job import Opened
+
 
 @dataclass(frozen=True)
 class Squares:
@@ -51,4 +53,4 @@ class Squares:
                 file.write(f"{time.time()}\n")
             return "done"
 
-        return compute
+        return Opened(self.shards(), compute)

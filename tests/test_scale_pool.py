@@ -25,9 +25,9 @@ def values(folder):
 
 
 def here(folder, count):
-    compute = Squares(str(folder), count).open()
-    for shard in Squares(str(folder), count).shards():
-        compute(shard)
+    opened = Squares(str(folder), count).open()
+    for shard in opened.shards:
+        opened.compute(shard)
     return values(folder)
 
 
@@ -41,7 +41,7 @@ def test_two_workers_a_death_an_error_and_a_model_that_does_not_load(tmp_path):
         run_job(Squares(str(tmp_path / "two"), 12), cluster, progress=states.append)
         assert values(tmp_path / "two") == wanted
         assert states[-1].done == states[-1].total == 12
-        assert [state.done for state in states] == list(range(1, 13)) and states[0].workers == 2
+        assert [state.done for state in states] == list(range(13)) and states[0].workers == 2
 
         run_job(Squares(str(tmp_path / "killed"), 12, dying="004", times=1), cluster, say=said.append)
         assert values(tmp_path / "killed") == wanted

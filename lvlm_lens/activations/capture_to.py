@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -77,7 +77,7 @@ def capture_to(
     """
     if not len(data):
         raise DataError("the data set is empty; nothing can be captured")
-    job = _Job(model, data, sites, Positions.parse(positions), logits, dtype or model.dtype, batch_size, on_error)
+    job = StoreJob(model, data, sites, Positions.parse(positions), logits, dtype or model.dtype, batch_size, on_error)
     store = job.open_store(to)
     try:
         job.run(store, progress)
@@ -99,7 +99,7 @@ class _Piece:
     last: bool
 
 
-class _Job:
+class StoreJob:
     """One capture: what is asked for, and how a shard of it is computed."""
 
     def __init__(
@@ -128,6 +128,7 @@ class _Job:
     # -- the store ---------------------------------------------------------------------------
 
     def open_store(self, to: str | Path) -> ActivationStore:
+        """The store of this capture, made where it is not there yet."""
         records = [sample_record(sample) for sample in self.data]
         provenance = self.model.provenance()
         identity = {
@@ -194,7 +195,7 @@ class _Job:
             done = len(store)
             with StoreWriter(store) as writer:
                 parts: dict[str, list[Part]] = {}
-                for piece in ahead(self._pieces(store, shards)):
+                for piece in ahead(self._pieces(store, shards, range(len(shards)))):
                     self._forward(writer, plans, parts, shards[piece.shard], piece)
                     done += len(piece.good)
                     if piece.last:
@@ -206,8 +207,19 @@ class _Job:
                 time.sleep(0.05)  # the rest is claimed by others: wait for it, or take it over if they die
         store.tidy()
 
-    def _pieces(self, store: ActivationStore, shards: list[list[int]]) -> Iterator[_Piece]:
-        for shard, rows in enumerate(shards):
+    def run_shard(self, store: ActivationStore, shard: int) -> bool:
+        """Finish one shard; False where another living writer has claimed it."""
+        shards = list(batches(self.data, store.layout.shard_rows))
+        plans = {plan.name: plan for plan in store.layout.arrays}
+        with StoreWriter(store) as writer:
+            parts: dict[str, list[Part]] = {}
+            for piece in self._pieces(store, shards, [shard]):
+                self._forward(writer, plans, parts, shards[shard], piece)
+        return store.ledger.has(shard)
+
+    def _pieces(self, store: ActivationStore, shards: list[list[int]], which: Iterable[int]) -> Iterator[_Piece]:
+        for shard in which:
+            rows = shards[shard]
             if store.ledger.has(shard) or not store.claims.take(shard):
                 continue
             if store.ledger.has(shard):  # finished by another between the two questions

@@ -380,4 +380,4 @@ class _Lazy(Mapping[Site, np.ndarray]):
 
 
 def _is_own(name: str) -> bool:
-    return name in _OWN or name.endswith(PARTIAL)
+    return name in _OWN or name.startswith(".") or name.endswith(PARTIAL)

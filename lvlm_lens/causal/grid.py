@@ -404,6 +404,10 @@ class GridFolder:
         with replacing(self.path / f"part-{numbers[0]:06d}.parquet") as beside:
             pq.write_table(table, beside)
 
+    def is_finished(self) -> bool:
+        """Whether :meth:`finish` was called, by this run or an earlier one."""
+        return bool(json.loads((self.path / MANIFEST).read_text(encoding="utf-8")).get("finished"))
+
     def finish(self, grid: PatchGrid) -> None:
         """Write what the run found out about itself."""
         self._manifest(finished=True, engine=grid.engine, reason=grid.reason, verification=dict(grid.verification))

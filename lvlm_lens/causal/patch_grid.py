@@ -135,78 +135,148 @@ def patch_grid(
         NumericalError: NaN or infinity in a baseline, or one cell that does not fit into memory.
         RunFolderError: ``out`` holds another grid.
     """
-    if not len(pairs):
-        raise DataError("no pairs were given; a data set's pairs() makes them where counterfactuals are named")
-    if direction not in ("denoise", "noise", "both") or exact not in ("auto", "full") or window < 1:
-        raise UsageError(
-            f"direction={direction!r}, exact={exact!r}, window={window}; write denoise, noise or both; auto or full; "
-            "a window of at least 1"
-        )
-    directions = ("denoise", "noise") if direction == "both" else (direction,)
-    axis = site_axis(sites, model.anatomy, heads)
-    kinds = null_kinds(nulls, null)
-    batches = _batches(model, pairs, batch_size, len(axis), kinds)
-    groups = position_groups(positions, per, _layouts(model, pairs, batches, positions, per))
-    plan = _Plan(model, directions, axis, groups, window, make_metric(metric, model), kinds, seed, max_tokens, exact)
-    settings = _settings(plan, pairs, sites, positions, per)
+    work = GridWork(
+        model, pairs, sites, positions, metric, direction, per, window, heads=heads, exact=exact, null=null,
+        nulls=nulls, batch_size=batch_size, max_tokens=max_tokens, seed=seed, out=out,
+    )  # fmt: skip
     if say is not None:
-        say(attainable(settings["groups"], int(np.prod(plan.shape)), one_sided=True))
-    home = GridFolder(Path(out), settings) if out is not None else None
-    done, arrays = home.done() if home is not None else (set(), _empty(settings))
+        say(work.attainable())
+    for batch in work.left():
+        work.run(batch, verify)
+        if progress is not None:
+            progress(work.finished, len(pairs))
+    return work.grid()
 
-    last: _Batch | None = None
-    verification: dict[str, Any] = {"cells": 0, "max_abs_diff": None}
-    finished = len(done)
-    pending = [left for batch in batches if (left := [n for n in batch if n not in done])]
-    while pending:
-        batch = pending.pop(0)
+
+class GridWork:
+    """A grid as batches of pairs: :func:`patch_grid` runs all of them, a worker some; the folder holds what is done.
+
+    The arguments are those of :func:`patch_grid`.
+
+    Attributes:
+        batches: numbers of the pairs of each batch; they do not depend on who runs them.
+        finished: how many pairs are done.
+    """
+
+    def __init__(
+        self,
+        model: LVLM,
+        pairs: Sequence[Pair],
+        sites: str | Sequence[str],
+        positions: str | Positions | Sequence[str] | Mapping[str, str],
+        metric: str | LogitsFunction | Metric = "refusal_log_odds",
+        direction: Literal["denoise", "noise", "both"] = "both",
+        per: Literal["position", "span"] = "position",
+        window: int = 1,
+        *,
+        heads: Literal["all", "each"] = "all",
+        exact: Literal["auto", "full"] = "auto",
+        null: int = 1,
+        nulls: Sequence[str] = NULLS,
+        batch_size: int | None = None,
+        max_tokens: int = 16384,
+        seed: int = 0,
+        out: str | Path | None = None,
+    ) -> None:
+        if not len(pairs):
+            raise DataError("no pairs were given; a data set's pairs() makes them where counterfactuals are named")
+        if direction not in ("denoise", "noise", "both") or exact not in ("auto", "full") or window < 1:
+            raise UsageError(
+                f"direction={direction!r}, exact={exact!r}, window={window}; write denoise, noise or both; auto or "
+                "full; a window of at least 1"
+            )
+        directions = ("denoise", "noise") if direction == "both" else (direction,)
+        axis = site_axis(sites, model.anatomy, heads)
+        kinds = null_kinds(nulls, null)
+        self.pairs = pairs
+        self.batches = _batches(model, pairs, batch_size, len(axis), kinds)
+        groups = position_groups(positions, per, _layouts(model, pairs, self.batches, positions, per))
+        measure = make_metric(metric, model)
+        self._plan = _Plan(model, directions, axis, groups, window, measure, kinds, seed, max_tokens, exact)
+        self._settings = _settings(self._plan, pairs, sites, positions, per)
+        self._home = GridFolder(Path(out), self._settings) if out is not None else None
+        self._done, self._arrays = self._home.done() if self._home is not None else (set(), _empty(self._settings))
+        self._last: _Batch | None = None
+        self._verification: dict[str, Any] = {"cells": 0, "max_abs_diff": None}
+
+    @property
+    def finished(self) -> int:
+        """Pairs that are done."""
+        return len(self._done)
+
+    def attainable(self) -> str:
+        """What so many groups can show at best over so many cells, in words."""
+        return attainable(self._settings["groups"], int(np.prod(self._plan.shape)), one_sided=True)
+
+    def left(self) -> list[list[int]]:
+        """Batches that are not done, without the pairs that are.
+
+        Where all are, and nobody has held any cell against a plain forward yet (workers do not), the first again.
+        """
+        left = [left for batch in self.batches if (left := [n for n in batch if n not in self._done])]
+        if not left and self._home is not None and not self._home.is_finished():
+            return self.batches[:1]
+        return left
+
+    def run(self, batch: list[int], verify: int = 0) -> None:
+        """Run a batch and commit it; ``verify`` cells are compared with plain forwards where none was yet.
+
+        Where memory runs out the batch is halved.
+        """
         try:
-            with _masked_kernel(model), part(finished / len(pairs), (finished + len(batch)) / len(pairs)):
-                last = _run(plan, [pairs[n] for n in batch], batch, verify if not verification["cells"] else 0)
+            total = len(self.pairs)
+            with _masked_kernel(self._plan.model), part(self.finished / total, (self.finished + len(batch)) / total):
+                asked = verify if not self._verification["cells"] else 0
+                found = _run(self._plan, [self.pairs[n] for n in batch], batch, asked)
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise NumericalError("out of memory with a single pair; use a smaller dtype or device_map") from None
             torch.cuda.empty_cache()
             half = len(batch) // 2
-            pending[:0] = [batch[:half], batch[half:]]
-            continue
-        if last.verification["cells"]:
-            verification = last.verification
-        if last.engine == "full":
-            plan.exact, plan.reason = "full", last.reason
-        arrays["patched"][..., batch], arrays["clean"][batch] = last.values, last.clean
-        arrays["corrupted"][batch] = last.corrupted
-        if last.null is not None:
-            arrays["null"][..., batch] = last.null
-        if home is not None:
-            home.add(batch, last.values, last.clean, last.corrupted, last.null)
-        finished += len(batch)
-        if progress is not None:
-            progress(finished, len(pairs))
-    grid = PatchGrid(
-        arrays["patched"],
-        arrays["clean"],
-        arrays["corrupted"],
-        arrays["null"] if kinds else None,
-        directions,
-        tuple(map(str, axis)),
-        tuple(range(model.n_blocks)),
-        tuple(group.name for group in groups),
-        tuple((pair.clean.id, pair.corrupted.id) for pair in pairs),
-        tuple(settings["groups"]),
-        window,
-        plan.metric.name,
-        last.engine if last is not None else "kept",
-        last.reason if last is not None else "every pair was already in the folder",
-        verification,
-        settings["meta"],
-        kinds,
-    )
-    if home is not None:
-        if last is None:
-            return PatchGrid.load(home.path)
-        home.finish(grid)
-    return grid
+            self.run(batch[:half], verify)
+            self.run(batch[half:], verify)
+            return
+        if found.verification["cells"]:
+            self._verification = found.verification
+        if found.engine == "full":
+            self._plan.exact, self._plan.reason = "full", found.reason
+        arrays = self._arrays
+        arrays["patched"][..., batch], arrays["clean"][batch] = found.values, found.clean
+        arrays["corrupted"][batch] = found.corrupted
+        if found.null is not None:
+            arrays["null"][..., batch] = found.null
+        if self._home is not None:
+            self._home.add(batch, found.values, found.clean, found.corrupted, found.null)
+        self._last = found
+        self._done |= set(batch)
+
+    def grid(self) -> PatchGrid:
+        """The finished grid; one whose every pair was done before comes from its folder."""
+        if self._home is not None and self._last is None:
+            return PatchGrid.load(self._home.path)
+        plan, last, arrays = self._plan, self._last, self._arrays
+        grid = PatchGrid(
+            arrays["patched"],
+            arrays["clean"],
+            arrays["corrupted"],
+            arrays["null"] if plan.kinds else None,
+            plan.directions,
+            tuple(map(str, plan.sites)),
+            tuple(range(plan.model.n_blocks)),
+            tuple(group.name for group in plan.groups),
+            tuple((pair.clean.id, pair.corrupted.id) for pair in self.pairs),
+            tuple(self._settings["groups"]),
+            plan.window,
+            plan.metric.name,
+            last.engine if last is not None else "kept",
+            last.reason if last is not None else "every pair was already in the folder",
+            self._verification,
+            self._settings["meta"],
+            plan.kinds,
+        )
+        if self._home is not None:
+            self._home.finish(grid)
+        return grid
 
 
 # -- before the runs -----------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from ..lens import LVLM
 from ..models.encode import Encoded
 from ..models.positions import Positions
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
+from ..storage.commit import replacing
 from .lens_reading import read_lens
 
 
@@ -112,9 +113,8 @@ class Evidence:
         arrays["refusal_ids"] = np.asarray(self.refusal_ids)
         arrays["depth"] = np.asarray([self.depth])
         ids = "\n".join(sample.id for sample in self.samples)
-        partial = path.with_suffix(".partial")
-        save_file(arrays, partial, metadata={"ids": ids})
-        partial.replace(path)  # a killed run leaves no half-written file under the real name
+        with replacing(path) as beside:  # a killed run leaves no half-written file under the real name
+            save_file(arrays, beside, metadata={"ids": ids})
 
     @classmethod
     def load(cls, path: Path, data: Sequence[Sample]) -> Evidence:

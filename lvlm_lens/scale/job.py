@@ -10,21 +10,29 @@ Compute = Callable[[str], Literal["done", "busy"]]
 """Computes one shard and commits it.  ``busy``: a writer outside this run has claimed it and is still alive."""
 
 
+@dataclass(frozen=True)
+class Opened:
+    """An open job: the names of all its shards, in an order that does not depend on the workers, and how to do one."""
+
+    shards: list[str]
+    compute: Compute
+
+
 class Job(Protocol):
     """A job cut into shards.  It is pickled once for each worker, so it holds words and numbers, never a model."""
 
-    title: str
-    """What the progress bar says."""
-    folder: str
-    """Run folder, as an absolute path or fsspec address: every worker must see it."""
+    @property
+    def title(self) -> str:
+        """What the progress bar says."""
 
-    def shards(self) -> list[str]:
-        """Names of all shards in a fixed order, whatever the number of workers."""
+    @property
+    def folder(self) -> str:
+        """Run folder, as an absolute path or fsspec address: every worker must see it."""
 
     def finished(self) -> set[str]:
-        """Names of the shards that are in the ledger."""
+        """Names of the shards that are in the ledger; asked on the driver, which loads no model."""
 
-    def open(self) -> Compute:
+    def open(self) -> Opened:
         """Load what a shard needs (the model above all); called once in each worker."""
 
 

@@ -49,13 +49,9 @@ def run_job(
         ModelError: a shard, or loading, took ``deaths + 1`` workers with it.
         RunFolderError: a worker does not see the run folder.
     """
-    done = job.finished()
-    order = [shard for shard in job.shards() if shard not in done]
-    if not order:
-        return
     with _witness(job.folder) as witness:
         place = Place(str(Path.cwd()), witness, cluster.threads)
-        _Driver(job, cluster, place, order, len(done), deaths, progress, say).run()
+        _Driver(job, cluster, place, deaths, progress, say).run()
 
 
 class _Seat:
@@ -89,8 +85,6 @@ class _Driver:
         job: Job,
         cluster: Cluster,
         place: Place,
-        order: list[str],
-        done: int,
         deaths: int,
         progress: Callable[[State], None] | None,
         say: Callable[[str], None] | None,
@@ -102,9 +96,10 @@ class _Driver:
         self.actor: Any = ray.remote(
             num_cpus=0, num_gpus=cluster.gpus, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
         )(Worker)
-        self.waiting = deque(order)
+        self.planned = False  # until the first worker has opened the job
+        self.waiting: deque[str] = deque()
         self.elsewhere: list[str] = []  # claimed by writers outside this run
-        self.done, self.total = done, done + len(order)
+        self.done = self.total = 0
         self.deaths, self.died, self.lost_opening = deaths, Counter[str](), 0
         self.alone: set[str] = set()  # a worker died with these in hand
         self.given_up: list[str] = []
@@ -115,8 +110,8 @@ class _Driver:
     def run(self) -> None:
         """Work until nothing is left; workers end with this call, however it ends."""
         try:
-            self.seats = [_Seat(self) for _ in range(min(self.cluster.workers, len(self.waiting)))]
-            while self.waiting or self.elsewhere or any(seat.hand for seat in self.seats):
+            self.seats = [_Seat(self) for _ in range(self.cluster.workers)]
+            while not self.planned or self.waiting or self.elsewhere or any(seat.hand for seat in self.seats):
                 self._hand_out()
                 self._collect()
                 self._ask_elsewhere()
@@ -129,6 +124,14 @@ class _Driver:
                 f"{', '.join(self.given_up)}: {self.deaths + 1} workers died over it (out of memory? see the system's "
                 "log); everything else is kept: the same command tries it again"
             )
+
+    def _plan(self, shards: list[str]) -> None:
+        """What is left to do, once the first worker has said what there is."""
+        self.planned = True
+        finished = self.job.finished()
+        self.waiting = deque(shard for shard in shards if shard not in finished)
+        self.total, self.done = len(shards), len(shards) - len(self.waiting)
+        self._tell()
 
     def _hand_out(self) -> None:
         for depth in range(1, _AHEAD + 1):  # everyone has one before anyone has two
@@ -166,6 +169,8 @@ class _Driver:
                 if isinstance(found, Failure):
                     raise found.raised()
                 seat.ready = True
+                if not self.planned:
+                    self._plan(found)
                 continue
             _, shard = seat.hand.popleft()
             if isinstance(found, Failure):

@@ -52,17 +52,18 @@ class Worker:
     def __init__(self) -> None:
         self._compute: Compute | None = None
 
-    def open(self, job: Job, place: Place) -> Failure | None:
-        """Check that the run folder is shared and load what the job needs; the failure, where there is one."""
+    def open(self, job: Job, place: Place) -> Failure | list[str]:
+        """Check that the run folder is shared and load what the job needs; the names of its shards, or the failure."""
         try:
             _stand_in(place)
             import torch
 
             torch.set_num_threads(place.threads)
-            self._compute = job.open()
+            opened = job.open()
         except Exception as error:
             return Failure.of(error)
-        return None
+        self._compute = opened.compute
+        return opened.shards
 
     def run(self, shard: str) -> Failure | str:
         """Compute one shard: ``done`` or ``busy``, or why it failed."""

@@ -17,10 +17,53 @@ from ..locate.locating import group_names, harm_labels, quadrant_table
 from ..locate.probe import LinearProbe
 from ..models.loading import BACKBONES
 from ..progress import each
+from ..storage.commit import write_atomic
 from .work import Work
 
 SHARD = 128
 """Samples in one shard of evidence: what a killed run can lose."""
+
+
+def shards_of(data: Dataset) -> list[int]:
+    """Where each shard begins."""
+    return list(range(0, len(data), SHARD))
+
+
+def shard_done(folder: Path, start: int) -> bool:
+    """Whether the shard's record of what could not be read is there: it is written last."""
+    return _files(folder, start)[1].is_file()
+
+
+def _files(folder: Path, start: int) -> tuple[Path, Path]:
+    """Evidence of a shard, absent where no sample of it could be read, and its samples that could not."""
+    return folder / f"{start:07d}.safetensors", folder / f"{start:07d}.errors.json"
+
+
+def read_shard(
+    model: LVLM, data: Dataset, folder: Path, config: SweepConfig, start: int, progress: Progress | None = None
+) -> None:
+    """Read the samples of one shard and keep them in ``folder``."""
+    part = data[start : start + SHARD]
+    file, bad = _files(folder, start)
+    failed: list[tuple[str, str]] = []
+
+    def note(sample: Sample, error: LensError) -> None:
+        failed.append((sample.id, str(error)))
+
+    try:
+        gather(
+            model,
+            part,
+            config.positions,
+            parse_blocks(config.blocks, model.n_blocks),
+            config.batch_size,
+            None if config.strict else note,
+            None if progress is None else lambda done, _all: progress(start + done, len(data)),
+        ).save(file)
+    except LensError:
+        if len(failed) < len(part):
+            raise
+    write_atomic(bad, json.dumps(failed))
 
 
 def gather_resumable(
@@ -32,44 +75,42 @@ def gather_resumable(
     progress: Progress = lambda done, total: None,
 ) -> Evidence:
     """:func:`~lvlm_lens.locate.evidence.gather` in shards that stay in the run folder."""
-    blocks = parse_blocks(config.blocks, model.n_blocks)
     folder.mkdir(parents=True, exist_ok=True)
     shards: list[Evidence] = []
     reasons: list[str] = []
-    for start in each(range(0, len(data), SHARD)):
-        part = data[start : start + SHARD]
-        file = folder / f"{start:07d}.safetensors"
-        bad = folder / f"{start:07d}.errors.json"
-        if not file.is_file():
-            failed: list[tuple[str, str]] = []
-
-            def note(sample: Sample, error: LensError, failed: list[tuple[str, str]] = failed) -> None:
-                failed.append((sample.id, str(error)))
-
-            try:
-                gather(
-                    model,
-                    part,
-                    config.positions,
-                    blocks,
-                    config.batch_size,
-                    None if config.strict else note,
-                    lambda done, _all, start=start: progress(start + done, len(data)),  # type: ignore[misc]
-                ).save(file)
-            except LensError:
-                if len(failed) < len(part):
-                    raise
-            bad.write_text(json.dumps(failed), encoding="utf-8")
+    for start in each(shards_of(data)):
+        if not shard_done(folder, start):
+            read_shard(model, data, folder, config, start, progress)
         progress(min(start + SHARD, len(data)), len(data))
-        if bad.is_file():
-            for sample_id, reason in json.loads(bad.read_text(encoding="utf-8")):
-                reasons.append(reason)
-                on_error(data[sample_id], DataError(reason))
+        file, bad = _files(folder, start)
+        for sample_id, reason in json.loads(bad.read_text(encoding="utf-8")):
+            reasons.append(reason)
+            on_error(data[sample_id], DataError(reason))
         if file.is_file():
-            shards.append(Evidence.load(file, part))
+            shards.append(Evidence.load(file, data[start : start + SHARD]))
     if not shards:
         raise DataError(f"none of the {len(data)} samples could be read: {first_reasons(reasons)}")
     return Evidence.concatenate(shards)
+
+
+def items_in_words(data: Dataset) -> list[Sample]:
+    """Labelled items with a picture that can also be said in words, in the order of ``data``."""
+    return [sample for sample in data if sample.images and sample.text_only is not None and sample.harmful is not None]
+
+
+def said_in_words(data: Dataset) -> Dataset:
+    """The same items without their pictures."""
+    return Dataset([sample.without_images() for sample in items_in_words(data)], data.name)
+
+
+def load_backbone(config: SweepConfig, device: str) -> LVLM | None:
+    """The language-only backbone of a run, or ``None`` where the model has none that is known."""
+    name = config.backbone or BACKBONES.get(config.model)
+    if name is None:
+        return None
+    backbone = LVLM.from_pretrained(name, dtype=config.dtype, device=device)
+    backbone.encoder.special_tokens = config.special_tokens
+    return backbone
 
 
 def reading_work(items: int, twin: bool, in_words: int, backbone: bool) -> dict[str, Work]:
@@ -98,16 +139,16 @@ def read_backbone(
     (of the item *with* its picture: shares perceived and refused) and its perception ``curve``.
     """
     name = config.backbone or BACKBONES.get(config.model)
-    items = [sample for sample in data if sample.images and sample.text_only is not None and sample.harmful is not None]
+    items = items_in_words(data)
     if len({sample.harmful for sample in items}) < 2:
         return None
-    in_words = Dataset([sample.without_images() for sample in items], data.name)
+    in_words = said_in_words(data)
     by_id = {sample.id: sample for sample in items}
     found: dict[str, Any] = {"items": len(items), "name": name}
     readers = {"lvlm_in_words": model}
-    if name is not None:
-        readers["backbone"] = LVLM.from_pretrained(name, dtype=config.dtype, device=str(model.device))
-        readers["backbone"].encoder.special_tokens = config.special_tokens
+    backbone = load_backbone(config, str(model.device))
+    if backbone is not None:
+        readers["backbone"] = backbone
     for which, reader in readers.items():
         evidence = evidence_of(which, reader, in_words)
         probe = LinearProbe(

@@ -79,6 +79,11 @@ class Ledger:
                 self._known[number] = self._read(name)
         return dict(sorted(self._known.items()))
 
+    def shards(self) -> set[int]:
+        """Numbers of the finished shards, without opening their entries."""
+        names = self.folder.names(self.place)
+        return {int(name.removesuffix(".json")) for name in names if name.endswith(".json") and name[0] != "."}
+
     def _read(self, name: str) -> Entry:
         try:
             entry = Entry(**json.loads(self.folder.read(f"{self.place}/{name}")))
@@ -106,14 +111,18 @@ class Ledger:
 
 
 class Claims:
-    """Which shards this writer is working on."""
+    """Which shards this writer is working on.
+
+    ``token`` is this writer's name at a remote address; workers of one run share theirs, so that a claim of one that
+    died is taken over by the next at once.
+    """
 
     place = "claims"
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: Folder, token: str | None = None) -> None:
         self.folder = folder
         self._held: dict[int | str, FileLock | None] = {}  # no lock at a remote address
-        self._token = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
+        self._token = token or f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
 
     def take(self, shard: int | str) -> bool:
         """Claim a shard (or another piece of work, by name); False when another living writer has it."""
@@ -131,7 +140,7 @@ class Claims:
             self._held[shard] = lock
             return True
         holder = self._holder(name)
-        if holder is not None and time.time() - holder["time"] < STALE_SECONDS:
+        if holder is not None and holder["token"] != self._token and time.time() - holder["time"] < STALE_SECONDS:
             return False
         self.folder.commit(name, json.dumps({"token": self._token, "time": time.time()}).encode())
         holder = self._holder(name)

@@ -50,7 +50,8 @@ class RunFolder:
         """
         file = self.path / IDENTITY
         plain = json.loads(json.dumps(identity))
-        if file.is_file():
+        strangers = [entry.name for entry in self.path.iterdir() if not entry.name.startswith(".")]
+        if file.is_file():  # asked after the look at the rest: another worker of this run may just have claimed it
             try:
                 there = json.loads(file.read_text(encoding="utf-8"))
             except (OSError, ValueError) as error:
@@ -60,7 +61,6 @@ class RunFolder:
                 "give another folder with --out, or remove this one",
             )  # fmt: skip
             return True
-        strangers = [entry.name for entry in self.path.iterdir()]
         if strangers:
             raise RunFolderError(
                 f"output folder {str(self.path)!r} holds {len(strangers)} file(s) of something else "

@@ -1,0 +1,79 @@
+"""Reading evidence for a sweep: a shard is a range of samples, read by one of the sweep's four readers."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ...config import SweepConfig
+from ...errors import ModelError
+from ..job import Opened
+
+_held = ExitStack()
+"""Keeps the twin's weights shuffled for as long as the worker's process lives."""
+Reader = Literal["model", "twin", "lvlm_in_words", "backbone"]
+
+
+@dataclass(frozen=True)
+class ReadingJob:
+    """Shards of what one reader reads.
+
+    Attributes:
+        config: of the sweep, with an absolute ``out``.
+        schema: of the result the run folder belongs to.
+        reader: the model, its random twin, the model on the items said in words, or the language-only backbone on them.
+    """
+
+    config: SweepConfig
+    schema: str
+    reader: Reader = "model"
+
+    @property
+    def title(self) -> str:
+        """What the progress bar says."""
+        return f"reading the {self.reader}"
+
+    @property
+    def folder(self) -> str:
+        """The run folder."""
+        return str(self.config.folder)
+
+    @property
+    def _place(self) -> Path:
+        return self.config.folder / "activations" / self.reader
+
+    def finished(self) -> set[str]:
+        """Shards whose last file is there."""
+        return {path.name.split(".")[0] for path in self._place.glob("*.errors.json")}
+
+    def open(self) -> Opened:
+        """Load what reads, make the run folder this run's own."""
+        from ...stages.inputs import load_inputs, run_identity
+        from ...stages.reading import load_backbone, read_shard, said_in_words, shards_of
+        from ...storage.runfolder import RunFolder
+
+        model, data = load_inputs(self.config)
+        RunFolder(self.config.folder).claim(run_identity(self.schema, self.config, model, data))
+        items, reader = data, model
+        if self.reader in ("lvlm_in_words", "backbone"):
+            items = said_in_words(data)
+            if len({sample.harmful for sample in items}) < 2:
+                items = items[:0]
+        if self.reader == "backbone" and len(items):
+            found = load_backbone(self.config, str(model.device))
+            items, reader = (items, found) if found is not None else (items[:0], model)
+        if self.reader == "twin":
+            shuffled = model.random_twin(self.config.seed)
+            try:
+                reader = _held.enter_context(shuffled)
+            except ModelError:  # quantised weights have none; the run itself says so
+                items = items[:0]
+        self._place.mkdir(parents=True, exist_ok=True)
+
+        def compute(shard: str) -> Literal["done", "busy"]:
+            read_shard(reader, items, self._place, self.config, int(shard))
+            return "done"
+
+        return Opened([f"{start:07d}" for start in shards_of(items)], compute)
