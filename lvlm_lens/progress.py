@@ -98,14 +98,15 @@ def part(low: float, high: float, what: str = "") -> Iterator[None]:
         step(1, 1)
 
 
-def step(done: int, total: int) -> None:
-    """``done`` of ``total`` in the part that is open."""
+def step(done: int, total: int, what: str = "") -> None:
+    """``done`` of ``total`` in the part that is open; ``what`` says how."""
     place, listener = _place.get(), _listener.get()
     if place is None or listener is None:
         return
     share = place.low + (place.high - place.low) * min(1.0, done / max(total, 1))
     # only the end of the stage is its end: a loop inside that is through may be followed by others
-    listener(place.stage, min(round(SHARES * share), SHARES - 1), SHARES, place.what)
+    said = ": ".join(word for word in (place.what, what) if word)
+    listener(place.stage, min(round(SHARES * share), SHARES - 1), SHARES, said)
 
 
 def doing(what: str) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import LensError, ModelError, RunFolderError
+from ..progress import stage, step
 from .cluster import Cluster
 from .job import Job, State
 from .worker import Failure, Place, Worker
@@ -49,7 +50,7 @@ def run_job(
         ModelError: a shard, or loading, took ``deaths + 1`` workers with it.
         RunFolderError: a worker does not see the run folder.
     """
-    with _witness(job.folder) as witness:
+    with _witness(job.folder) as witness, stage(job.title):
         place = Place(str(Path.cwd()), witness, cluster.threads)
         _Driver(job, cluster, place, deaths, progress, say).run()
 
@@ -224,9 +225,10 @@ class _Driver:
             self._tell()
 
     def _tell(self) -> None:
+        busy = sum(bool(seat.hand) for seat in self.seats)
+        waiting = len(self.waiting) + len(self.elsewhere)
+        step(self.done, self.total, f"{busy} of {len(self.seats)} workers busy, {waiting} shards waiting")
         if self.progress is not None:
-            busy = sum(bool(seat.hand) for seat in self.seats)
-            waiting = len(self.waiting) + len(self.elsewhere)
             self.progress(State(self.done, self.total, busy, len(self.seats), waiting))
 
 
