@@ -18,8 +18,9 @@ from lvlm_lens.rivals.newer import coding_rate, tellme, x_boundary
 from lvlm_lens.rivals.planted import PlantedOutcome, load_record, run_planted, tabulate
 from lvlm_lens.rivals.procedure import Published, longest_run
 from lvlm_lens.rivals.procedures import care, hiddendetect, safety_heads, shiftdc, tga
-from lvlm_lens.rivals.readings import Readings, load_arrays, save_arrays
+from lvlm_lens.rivals.readings import Readings
 from lvlm_lens.rivals.registry import choose
+from lvlm_lens.storage.arrays import load_arrays, save_arrays
 
 BLOCKS, WIDTH = 8, 12
 
@@ -148,7 +149,7 @@ def test_claims_have_numbers_sources_and_depths():
 
 def test_arrays_are_kept_whole(tmp_path):
     save_arrays(tmp_path / "a" / "x.safetensors", x=np.arange(3.0))
-    assert load_arrays(tmp_path / "a" / "x.safetensors")["x"].tolist() == [0, 1, 2]
+    assert load_arrays(tmp_path / "a" / "x.safetensors")[0]["x"].tolist() == [0, 1, 2]
     assert [file.name for file in (tmp_path / "a").iterdir()] == ["x.safetensors"]
 
 

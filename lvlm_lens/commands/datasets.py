@@ -17,6 +17,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_output_options(parser)
 
 
+def opening(options: argparse.Namespace) -> str | None:
+    """What is about to happen."""
+    return "counting what is there" if options.name is None else None
+
+
 def run(options: argparse.Namespace) -> int:
     """List all, describe one, or write a template."""
     from ..data.listing import dataset_row, dataset_rows, describe

@@ -134,8 +134,10 @@ def config_from(options: argparse.Namespace, more: Mapping[str, Any] | None = No
 def run_opening(options: argparse.Namespace, into: str | None = None, **more: Any) -> str:
     """The first line of a command that runs a model over data: what, on what, into where."""
     config = config_from(options, more)
-    there = "; nothing is written" if getattr(options, "dry_run", False) else f", into {into or config.out}"
-    if into is None and config.out is None:
+    there = f", into {into or config.out}"
+    if getattr(options, "dry_run", False):
+        there = "; a dry run, nothing is written"
+    elif into is None and config.out is None:
         there = "; nothing is kept (--out DIR keeps it)"
     return f"{config.model} on {config.dataset}{there}; loading libraries, model and data"
 

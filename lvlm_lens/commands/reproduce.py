@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def opening(options: argparse.Namespace) -> str | None:
     """What is about to happen."""
     if options.list or options.dry_run or options.paper is None:
-        return None
+        return "recipes; loading libraries"
     from ..config import short_name
 
     name = options.model or "mini"

@@ -48,7 +48,7 @@ def plot_atlas(
         for axes, name in zip(panels, shown, strict=True):
             _panel(axes, curves[name], roles[name])
             block_axis(axes, curves[name].blocks, n_blocks, depth_axis=axes is panels[0])
-            axes.set_title(_finding(name, roles[name]), pad=18 if axes is panels[0] else 5)
+            axes.set_title(_finding(name, roles[name]), pad=5)
             if axes is not panels[-1]:
                 axes.set_xlabel("")
                 axes.tick_params(labelbottom=False)

@@ -12,8 +12,8 @@ from ..locate.roles import Role
 from .theme import (
     BASELINE_COLOURS,
     BASELINE_TITLES,
-    COLUMN,
     NEUTRAL,
+    PAGE,
     ROLE_COLOURS,
     ROLE_TITLES,
     block_axis,
@@ -37,7 +37,7 @@ def plot_curve(
     """
     colour = ROLE_COLOURS.get(curve.name, "#000000")
     with theme():
-        figure = new_figure(COLUMN, 2.9)
+        figure = new_figure(PAGE, 2.9)
         axes = figure.subplots()
         if role is not None and role.found and role.range is not None:
             axes.axvspan(role.range[0] - 0.5, role.range[1] + 0.5, color=colour, alpha=0.10, lw=0)
@@ -62,7 +62,7 @@ def plot_curve(
             highest = [float(np.nanmax(curve.high)), 0.0 if curve.null is None else float(np.nanmax(curve.null))]
             axes.set_ylim(min(0.0, float(np.nanmin(curve.low))), 1.1 * max(*highest, 1e-6))
         axes.set_ylabel(curve.unit + (", harmful against harmless" if curve.unit == "AUROC" else ""))
-        axes.set_title(title or ROLE_TITLES.get(curve.name, curve.name.replace("_", " ")), pad=14)
+        axes.set_title(title or ROLE_TITLES.get(curve.name, curve.name.replace("_", " ")), pad=5)
         block_axis(axes, curve.blocks, n_blocks)
-        figure.legend(loc="outside lower center", ncols=2, columnspacing=1.0, handlelength=1.8)
+        figure.legend(loc="outside lower center", ncols=4, columnspacing=1.4, handlelength=1.8)
     return figure

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -45,8 +46,8 @@ def defense_plane(points: Sequence[Mapping[str, Any]], title: str = "") -> Figur
             )
             size = 15 + 120 * (point.get("forwards") or 0.0) / most
             axes.scatter(100 * x["value"], 100 * y["value"], s=size, color=colour, alpha=0.75, linewidths=0, zorder=3)
-        axes.set_xlim(-3, 103)
-        axes.set_ylim(-3, 103)
+        axes.set_xlim(*_range(shown, "over_refusal"))
+        axes.set_ylim(*_range(shown, "attack_success"))
         axes.grid(True, axis="both")
         axes.set_xlabel("over-refusal of harmless requests (%)")
         axes.set_ylabel("attack success (%)")
@@ -55,17 +56,25 @@ def defense_plane(points: Sequence[Mapping[str, Any]], title: str = "") -> Figur
         return figure
 
 
+def _range(points: Sequence[Mapping[str, Any]], key: str) -> tuple[float, float]:
+    """From 0 to the next ten above the highest interval: what is empty says nothing."""
+    high = max((100 * point[key]["high"] for point in points), default=100.0)
+    top = min(100.0, 10 * np.ceil(high / 10))
+    return -0.03 * top, 1.03 * top
+
+
 def _name_beside(axes: Axes, points: Sequence[Mapping[str, Any]]) -> None:
     """Write the names in a column right of the plane, highest attack success first, evenly spread where they crowd."""
     ordered = sorted(points, key=lambda point: -point["attack_success"]["value"])
-    wanted = [point["attack_success"]["value"] for point in ordered]
+    low, high = axes.get_ylim()
+    wanted = [(100 * point["attack_success"]["value"] - low) / (high - low) for point in ordered]
     for point, height in zip(ordered, _spread(wanted, gap=1 / max(len(ordered) + 1, 18)), strict=True):
         x, y = 100 * point["over_refusal"]["value"], 100 * point["attack_success"]["value"]
         axes.annotate(
             str(point["name"]).replace("_", " "), xy=(x, y), xytext=(1.04, height), xycoords="data",
             textcoords="axes fraction", fontsize=6.8, va="center", annotation_clip=False,
             color=UNSAFE_INK if point["name"] == "none" else "#222222",
-            arrowprops={"arrowstyle": "-", "lw": 0.4, "color": NEUTRAL, "shrinkA": 1, "shrinkB": 2},
+            arrowprops={"arrowstyle": "-", "lw": 0.5, "ls": ":", "color": NEUTRAL, "shrinkA": 1, "shrinkB": 2},
         )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from matplotlib.figure import Figure
 
 from ..locate.curve import Curve
-from .theme import COLUMN, NEUTRAL, block_axis, new_figure, theme
+from .theme import NEUTRAL, PAGE, block_axis, new_figure, theme
 
 _COLOURS = ("#0072B2", "#E69F00", "#009E73")
 
@@ -22,14 +22,14 @@ def plot_flow(flows: Mapping[str, Curve], n_blocks: int, width: int, title: str 
         title: headline.
     """
     with theme():
-        figure = new_figure(COLUMN, 2.8)
+        figure = new_figure(PAGE, 2.8)
         axes = figure.subplots()
         for colour, (words, curve) in zip(_COLOURS, flows.items(), strict=False):
             axes.fill_between(curve.blocks, curve.low, curve.high, color=colour, alpha=0.18, lw=0)
             axes.plot(curve.blocks, curve.value, color=colour, marker="o", ms=3, label=words)
         axes.axhline(0, color=NEUTRAL, lw=0.7)
         axes.set_ylabel("relative drop of the\nanswer's probability")
-        axes.set_title(title or f"Blocked attention, windows of {width} blocks", pad=14)
+        axes.set_title(title or f"Blocked attention, windows of {width} blocks", pad=5)
         blocks = next(iter(flows.values())).blocks
         block_axis(axes, blocks, n_blocks)
         figure.legend(loc="outside lower center", ncols=2, columnspacing=1.0)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from .theme import COLUMN, NEUTRAL, PAGE, ROLE_COLOURS, block_axis, ink_on, new_figure, theme
+from .theme import NEUTRAL, PAGE, ROLE_COLOURS, block_axis, ink_on, new_figure, theme
 
 
 def plot_gain_map(cells: Sequence[Mapping[str, Any]], n_blocks: int, title: str = "") -> Figure:
@@ -18,7 +18,7 @@ def plot_gain_map(cells: Sequence[Mapping[str, Any]], n_blocks: int, title: str 
         cells: rows with ``safety``, ``fused``, ``gain`` and ``p_adjusted``, as ``gain_map`` makes them.
     """
     with theme():
-        figure = new_figure(COLUMN, 3.0)
+        figure = new_figure(PAGE, 3.0)
         axes = figure.subplots()
         blocks_s = sorted({cell["safety"] for cell in cells})
         blocks_f = sorted({cell["fused"] for cell in cells})
@@ -30,7 +30,7 @@ def plot_gain_map(cells: Sequence[Mapping[str, Any]], n_blocks: int, title: str 
         for cell in cells:
             y, x = blocks_s.index(cell["safety"]), blocks_f.index(cell["fused"])
             ink = ink_on(tuple(image.cmap(image.norm(cell["gain"]))))  # type: ignore[arg-type]
-            axes.text(x, y, _signed(cell["gain"]), ha="center", va="center", fontsize=5.5, color=ink)
+            axes.text(x, y, _signed(cell["gain"]), ha="center", va="center", fontsize=7, color=ink)
             if cell["p_adjusted"] <= 0.05:
                 axes.add_patch(_frame(x, y))
         axes.set_xticks(range(len(blocks_f)), [str(b) for b in blocks_f])
@@ -79,7 +79,7 @@ def plot_controls(controls: Sequence[Mapping[str, Any]], title: str = "") -> Fig
 def plot_label_efficiency(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
     """AUROC against training size, with and without projection (95 % intervals over seeds and groups)."""
     with theme():
-        figure = new_figure(COLUMN, 2.5)
+        figure = new_figure(PAGE, 2.5)
         axes = figure.subplots()
         sizes = [row["size"] for row in rows]
         for key, colour, label in (

@@ -41,8 +41,8 @@ BASELINE_TITLES = {
     "random_features": "random features",
 }
 SAFE, UNSAFE, NEUTRAL = "#0072B2", "#D55E00", "#696969"
-COLUMN, PAGE = 3.4, 7.0
-"""Widths in inches of one column and of a whole page."""
+PAGE = 7.0
+"""Width of every figure in inches: a page's, so that words are of one size wherever figures stand together."""
 
 _STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
@@ -88,7 +88,7 @@ def ink_on(colour: Sequence[float]) -> str:
     return "black" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "white"
 
 
-def new_figure(width: float = COLUMN, height: float = 2.4) -> Figure:
+def new_figure(width: float = PAGE, height: float = 2.4) -> Figure:
     """An empty figure that no window manager holds (safe in loops, threads and notebooks)."""
     return Figure(figsize=(width, height))
 

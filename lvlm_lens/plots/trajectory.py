@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ..locate.curve import Curve
-from .theme import COLUMN, NEUTRAL, SAFE, UNSAFE, block_axis, new_figure, theme
+from .theme import NEUTRAL, PAGE, SAFE, UNSAFE, block_axis, new_figure, theme
 
 
 def plot_trajectory(trajectories: Mapping[str, Any], agreement: Curve, n_blocks: int, title: str = "") -> Figure:
@@ -16,7 +16,7 @@ def plot_trajectory(trajectories: Mapping[str, Any], agreement: Curve, n_blocks:
     which the lens already shows the model's own first token (95 % intervals)."""
     blocks = tuple(trajectories["blocks"])
     with theme():
-        figure = new_figure(COLUMN, 3.7)
+        figure = new_figure(PAGE, 3.7)
         above, below = figure.subplots(2, 1, height_ratios=[2, 1], sharex=True)
         for name, colour in (("refused", UNSAFE), ("answered", SAFE)):
             part = trajectories[name]
@@ -27,7 +27,7 @@ def plot_trajectory(trajectories: Mapping[str, Any], agreement: Curve, n_blocks:
             above.plot(blocks, part["value"], color=colour, marker="o", ms=3, label=f"{name} items (n = {part['n']})")
         above.axhline(0, color=NEUTRAL, lw=0.8, ls=(0, (3, 2)))
         above.set_ylabel("lens refusal log-odds (nats)")
-        above.set_title(title or "From decision to words", pad=14)
+        above.set_title(title or "From decision to words", pad=5)
         block_axis(above, blocks, n_blocks)
         above.set_xlabel("")
         above.tick_params(labelbottom=False)

@@ -217,7 +217,7 @@
     get("chosen-count").textContent = `(${numbers.length} of ${items.length} shown)`;
     const cards = numbers.slice(0, state.listed).map((number) => {
       const item = items[number], card = element("button", { type: "button", class: item.harmful ? "h" : "s" });
-      if (item.picture !== null) card.append(element("img", { src: explore.pictures[item.picture], alt: "", loading: "lazy" }));
+      if (item.picture !== null) card.append(element("img", { src: explore.pictures[item.picture], alt: "" }));
       card.append(element("span", {}, item.text.length > 90 ? item.text.slice(0, 88) + " ..." : item.text));
       card.addEventListener("click", () => { state.hover = number; read(number); drawItems(); get("reading").scrollIntoView({ block: "nearest" }); });
       return card;
