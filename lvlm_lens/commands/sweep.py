@@ -253,7 +253,7 @@ def print_summary(result: SweepResult) -> None:
         out.print(f"Patching: not done: {causal['reason']}")
     sasa = data["sasa"]
     out.print(f"SASA: {sasa['verdict'] if sasa['done'] else 'not done: ' + sasa['reason']}\n")
-    _print_defenses(console, data["defenses"])
+    _print_defenses(out, data["defenses"])
     seconds = sum(data["timings"].values())
     out.print(f"{len(data['figures'])} figures, result.json and curves.parquet in {result.folder}  ({seconds:.0f} s)")
     problems = left_out_line(data["dataset"].get("left_out", ""), data["dataset"]["samples"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +53,8 @@ def evaluation_text(result: EvaluationResult) -> str:
             )
     if result.inside:
         lines += ["", inside_text(result.inside)]
-    return "\n".join([*lines, "", *(f"note: {note}" for note in result.notes)]).rstrip()
+    notes = [textwrap.fill(f"note: {note}", 100, subsequent_indent="  ") for note in result.notes]
+    return "\n".join([*lines, "", *notes]).rstrip()
 
 
 def inside_text(rows: Sequence[Mapping[str, Any]]) -> str:
