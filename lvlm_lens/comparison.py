@@ -29,6 +29,7 @@ from .locate.draws import load_curves
 from .locate.locating import ROLE_NAMES
 from .locate.roles import LayerRoles, floor_of, onsets
 from .stats.groups import paired_bootstrap
+from .stats.onset import HALF
 from .storage.runfolder import RunFolder
 from .sweep import SweepResult
 
@@ -167,7 +168,8 @@ def _test(first: Run, second: Run, role: str, quantity: str, confidence: float, 
     a, b = first.curves[role], second.curves[role]
     if quantity == "value" and a.unit != b.unit:
         return row | {"reason": f"units differ: {a.unit} and {b.unit}"}
-    paired = _same_draws(first, second, a, b)
+    onset_errors = quantity == "onset" and a.rise is not None and b.rise is not None  # drawn for each run alone
+    paired = _same_draws(first, second, a, b) and not onset_errors
     own = [_quantity(run, role, quantity) for run in (first, second)]
     drawn = [_replicates(run, role, quantity) for run in (first, second)]
     if not paired:
@@ -201,12 +203,20 @@ def _apart(first: np.ndarray, second: np.ndarray, depth_first: int, depth_second
 def _quantity(run: Run, role: str, quantity: str) -> float:
     """The quantity of the run's own curve."""
     curve = run.curves[role]
+    if quantity == "onset" and curve.rise is not None:
+        return float(_depths(curve, curve.rise.at[HALF], run.depth))
+    if quantity == "value" and curve.best is not None:
+        return curve.best.value
     return float(_of(curve, curve.value[None], quantity, run.depth)[0])
 
 
 def _replicates(run: Run, role: str, quantity: str) -> np.ndarray:
     """The quantity in every replicate, ``[replicate]``; NaN where there is none."""
     curve = run.curves[role]
+    if quantity == "onset" and curve.rise is not None:
+        return _depths(curve, curve.rise.draws[:, HALF], run.depth)
+    if quantity == "value" and curve.best is not None and curve.best.replicates is not None:
+        return curve.best.replicates
     assert curve.replicates is not None
     return _of(curve, curve.replicates, quantity, run.depth)
 
@@ -216,6 +226,11 @@ def _of(curve: Curve, values: np.ndarray, quantity: str, depth: int) -> np.ndarr
     if quantity == "value":
         return values[:, int(np.nanargmax(curve.value - floor))]
     at = onsets(values, floor)["onset_at" if quantity == "onset" else "peak"]
+    return _depths(curve, at, depth)
+
+
+def _depths(curve: Curve, at: Any, depth: int) -> np.ndarray:
+    """Relative depths of positions in the list of blocks."""
     blocks = np.interp(at, np.arange(len(curve)), curve.blocks)
     return relative_depth(np.where(np.isfinite(at), blocks, np.nan), depth)
 

@@ -15,6 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--models", type=int, default=40, metavar="N", help="constructed models (default: 40)")
     add("--pairs", default="50,100,200", metavar="N[,N]", help="sample sizes in pairs (default: 50,100,200)")
     add("--seed", type=int, default=1, help="seed of models and items (default: 1)")
+    add("--audit", action="store_true", help="planted arrays instead: every rule of inference, before and now")
+    add("--draws", type=int, default=300, metavar="N", help="with --audit: draws of each case (default: 300)")
     add("--out", metavar="FILE", help="write the JSON there too, without the single trials (default: nowhere)")
     add_output_options(parser)
 
@@ -30,6 +32,8 @@ def run(options: argparse.Namespace) -> int:
 
     from ..errors import UsageError
 
+    if options.audit:
+        return _audit(options)
     try:
         pairs = [int(word) for word in options.pairs.split(",")]
     except ValueError:
@@ -52,4 +56,25 @@ def run(options: argparse.Namespace) -> int:
         print(table(result))
         print(f"Found: {of_selftest(result)}")
         print(next_line(f"lvlm-lens report {options.out}" if options.out else "lvlm-lens selftest --out selftest.json"))
+    return 0
+
+
+def _audit(options: argparse.Namespace) -> int:
+    """Planted arrays: the table of every rule, before and now."""
+    from pathlib import Path
+
+    from ..provenance import environment
+    from ..selftest.audit.run import audit_table, run_audit
+    from ..storage.commit import write_atomic
+
+    with progress_bars(options.quiet) as tell:
+        result = run_audit(options.draws, options.seed, tell)
+    if options.out is not None:
+        kept = {**result, "environment": environment(options.seed)}
+        write_atomic(Path(options.out), json.dumps(kept, indent=1, allow_nan=False) + "\n")
+    if options.json:
+        print(json.dumps(result, indent=2, allow_nan=False))
+    elif not options.quiet:
+        print(audit_table(result))
+        print(f"\n{options.draws} draws, seed {options.seed}, {result['seconds']:.0f} s; {result['missed']} missed")
     return 0

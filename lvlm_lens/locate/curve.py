@@ -21,6 +21,8 @@ from ..errors import DataError, UsageError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..stats.onset import Rise
+
 BASELINES = ("text_only", "image_only", "input_embedding", "random_twin", "random_features")
 """Names that :mod:`~lvlm_lens.locate.roles` knows; a curve may carry others beside them."""
 
@@ -88,6 +90,22 @@ class Baseline:
         return cls(value, low, high, _from_plain(data.get("replicates")))
 
 
+@dataclass(frozen=True)
+class Best:
+    """The value at the best block, chosen on other items than those it is measured on (:mod:`lvlm_lens.stats.choice`).
+
+    Attributes:
+        value, low, high: with its interval.
+        replicates: ``[replicate]``; null: ``[draw]``, the same under shuffled labels, or ``None``.
+    """
+
+    value: float
+    low: float
+    high: float
+    replicates: np.ndarray | None = field(default=None, repr=False, compare=False)
+    null: np.ndarray | None = field(default=None, repr=False, compare=False)
+
+
 @dataclass(frozen=True, eq=False)
 class Curve:
     """One measure over blocks.
@@ -105,6 +123,8 @@ class Curve:
         meta: settings and whatever else a reader should know (``measure``, ``groups``, ``folds`` ...).
         replicates: ``[replicate, block]`` bootstrap replicates, or ``None``.
         null_draws: ``[draw, block]`` null draws, or ``None``.
+        best: the value at the best block without the luck of choosing it, or ``None``.
+        rise: onsets on the scale of d' (:mod:`lvlm_lens.stats.onset`), or ``None`` for a curve without them.
     """
 
     name: str
@@ -120,6 +140,8 @@ class Curve:
     meta: Mapping[str, Any] = field(default_factory=dict)
     replicates: np.ndarray | None = field(default=None, repr=False)
     null_draws: np.ndarray | None = field(default=None, repr=False)
+    best: Best | None = None
+    rise: Rise | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         blocks = tuple(int(b) for b in self.blocks)
@@ -177,7 +199,9 @@ class Curve:
     def without_draws(self) -> Curve:
         """A copy without replicates and null draws (small enough for a results file)."""
         plain = {name: replace(baseline, replicates=None) for name, baseline in self.baselines.items()}
-        return replace(self, replicates=None, null_draws=None, baselines=plain)
+        best = self.best and replace(self.best, replicates=None, null=None)
+        rise = self.rise and replace(self.rise, draws=self.rise.draws[:0])
+        return replace(self, replicates=None, null_draws=None, baselines=plain, best=best, rise=rise)
 
     def to_dict(self, draws: bool = False) -> dict[str, Any]:
         """JSON-ready dictionary; ``draws`` keeps replicates and null draws."""
@@ -194,14 +218,24 @@ class Curve:
             "n": int(self.n),
             "meta": dict(self.meta),
         }
+        if self.best is not None:
+            data["best"] = _plain(np.array([self.best.value, self.best.low, self.best.high]))
+        if self.rise is not None:
+            data["rise"] = self.rise.to_dict()
         if draws:
             data["replicates"] = _plain(self.replicates)
             data["null_draws"] = _plain(self.null_draws)
+            if self.best is not None:
+                data["best_draws"] = {key: _plain(getattr(self.best, key)) for key in ("replicates", "null")}
+            if self.rise is not None:
+                data["rise_draws"] = _plain(self.rise.draws)
         return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Curve:
         """Inverse of :meth:`to_dict`."""
+        from ..stats.onset import Rise
+
         missing = [key for key in ("name", "blocks", "value", "low", "high") if key not in data]
         if missing:
             raise DataError(f"not a curve: {', '.join(missing)} missing")
@@ -210,6 +244,12 @@ class Curve:
             for k in ("value", "low", "high", "null", "null_mean", "replicates", "null_draws")
         }
         baselines = {name: Baseline.from_dict(b) for name, b in data.get("baselines", {}).items()}
+        best = rise = None
+        if data.get("best") is not None:
+            drawn = {key: _from_plain(rows) for key, rows in data.get("best_draws", {}).items()}
+            best = Best(*_from_plain(data["best"]).tolist(), **drawn)
+        if data.get("rise") is not None:
+            rise = Rise.from_dict(data["rise"], _from_plain(data.get("rise_draws")))
         return cls(
             name=data["name"],
             blocks=tuple(data["blocks"]),
@@ -217,6 +257,8 @@ class Curve:
             unit=data.get("unit", ""),
             n=data.get("n", 0),
             meta=data.get("meta", {}),
+            best=best,
+            rise=rise,
             **arrays,
         )
 

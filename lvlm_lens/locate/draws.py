@@ -31,6 +31,12 @@ def save_curves(path: Path, curves: Mapping[str, Curve], about: Any = None) -> N
             drawn = getattr(curve, kind)
             if drawn is not None:
                 arrays[f"{name}/{kind}"] = np.ascontiguousarray(drawn)
+        for key in ("replicates", "null") if curve.best is not None else ():
+            drawn = getattr(curve.best, key)
+            if drawn is not None:
+                arrays[f"{name}/best/{key}"] = np.ascontiguousarray(drawn)
+        if curve.rise is not None:
+            arrays[f"{name}/rise"] = np.ascontiguousarray(curve.rise.draws)
         for key, baseline in curve.baselines.items():
             if baseline.replicates is not None:
                 arrays[f"{name}/baseline/{key}"] = np.ascontiguousarray(baseline.replicates)
@@ -68,7 +74,10 @@ def _with_draws(name: str, curve: Curve, arrays: Mapping[str, np.ndarray]) -> Cu
         for key, baseline in curve.baselines.items()
     }
     replicates, null = (arrays.get(f"{name}/{kind}") for kind in _DRAWS)
-    return replace(curve, baselines=baselines, replicates=replicates, null_draws=null)
+    drawn = {key: arrays.get(f"{name}/best/{key}") for key in ("replicates", "null")}
+    best = curve.best and replace(curve.best, replicates=drawn["replicates"], null=drawn["null"])
+    rise = curve.rise and replace(curve.rise, draws=arrays.get(f"{name}/rise", curve.rise.draws))
+    return replace(curve, baselines=baselines, replicates=replicates, null_draws=null, best=best, rise=rise)
 
 
 def save_measured(path: Path, found: Measured) -> None:

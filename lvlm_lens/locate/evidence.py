@@ -51,6 +51,7 @@ class Evidence:
         refusal_ids: the refusal tokens that were used.
         lens_kl: float32 ``[n, B]`` KL divergence of the lens from the model's own first-token distribution, in nats,
             or ``None`` (evidence of earlier versions, and of defended runs).
+        tokens: int64 ``[n]`` length of each encoded prompt, picture tokens included, or ``None`` (earlier versions).
     """
 
     samples: tuple[Sample, ...]
@@ -65,6 +66,7 @@ class Evidence:
     image: np.ndarray | None = field(repr=False)
     refusal_ids: tuple[int, ...] = ()
     lens_kl: np.ndarray | None = field(default=None, repr=False)
+    tokens: np.ndarray | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -88,7 +90,7 @@ class Evidence:
         arrays: dict[str, Any] = {}
         for name in _ARRAYS:
             pieces = [getattr(part, name) for part in parts]
-            if name == "lens_kl" and any(piece is None for piece in pieces):
+            if name in ("lens_kl", "tokens") and any(piece is None for piece in pieces):
                 arrays[name] = None
                 continue
             if name == "image":
@@ -130,10 +132,11 @@ class Evidence:
         depth = int(arrays.pop("depth")[0])
         arrays.setdefault("image", None)
         arrays.setdefault("lens_kl", None)
+        arrays.setdefault("tokens", None)
         return cls(tuple(by_id[i] for i in ids), blocks, depth, refusal_ids=refusal, **arrays)
 
 
-_ARRAYS = ("resid", "lens_log_odds", "lens_top", "log_odds", "top", "embedding", "image", "lens_kl")
+_ARRAYS = ("resid", "lens_log_odds", "lens_top", "log_odds", "top", "embedding", "image", "lens_kl", "tokens")
 
 
 def gather(
@@ -230,6 +233,7 @@ def _one_batch(
         "log_odds": refusal_log_odds(logits, refusal),
         "top": logits.argmax(-1),
         "embedding": kept["embedding"],
+        "tokens": encoded.inputs["attention_mask"].sum(1),
     }
     if "vision" in kept:
         pooled = _pool_pictures(kept["vision"], encoded)

@@ -11,8 +11,8 @@ Three curves over the blocks, all AUROC of harmful against harmless at the chose
   refusal log-odds are those of arXiv 2406.11717.)
 
 Each has its bootstrap interval over groups, its shuffled-label null, and its baselines: the bare
-words (TF-IDF), the picture (mean of the vision tower), the mean input embedding, and the same curve
-on a random-weight twin.  :func:`~lvlm_lens.locate.roles.find_role` decides what is found.
+words (TF-IDF), the picture (mean of the vision tower), length, size and brightness, the mean input embedding, and the
+same curve on a random-weight twin.  :func:`~lvlm_lens.locate.roles.find_role` decides what is found.
 
 Beside them, as description: the share of items on which the lens's top token is already the
 model's own first token.  It always reaches 1 at the last block, in a random network too, so it
@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -32,9 +32,14 @@ from ..data import Sample
 from ..errors import DataError
 from ..inference import wilson_bounds
 from ..progress import each, part
+from ..stats.groups import sample_words, share_excess, share_interval
+from ..stats.onset import rises
+from ..stats.strength import measure_scalar_strength, measure_strength
+from ..stats.threshold import FALSE_POSITIVES, above_threshold
 from .curve import Curve, curve_from_draws
 from .evidence import Evidence
-from .probe import LinearProbe
+from .nuisance import nuisance_features
+from .probe import LinearProbe, fold_curve
 from .roles import REQUIRED, LayerRoles, Role, find_role, order_test
 from .statistics import Resampling, permute_labels, weighted_auroc, weighted_mean
 
@@ -48,12 +53,14 @@ class Located:
     Attributes:
         curves: :class:`~lvlm_lens.locate.curve.Curve` by name.
         roles: :class:`~lvlm_lens.locate.roles.LayerRoles`.
-        order_test: does perception begin in an earlier block than semantics (paired bootstrap)?
+        order_test: which of perception and semantics begins first, blind to their strengths
+            (:func:`~lvlm_lens.locate.roles.order_test`).
         quadrants: one row a quadrant of image, text and joint label: counts and shares of items that
-            are perceived (probe at the perception peak, out of fold), refused (first-token refusal
-            log-odds above 0), and perceived but not refused.
+            are perceived (above a threshold for a stated false-positive rate, :mod:`lvlm_lens.stats.threshold`; empty
+            where perception was not found), refused (first-token refusal log-odds above 0), and perceived but not
+            refused, each also as excess over the harmless items.
         trajectories: mean lens refusal log-odds by block of refused and of answered items.
-        perceived: ``[n]`` bool by sample id, for the items with a label.
+        perceived: bool by sample id, for the items with a label; empty where perception was not found.
         probes: the fitted probes of ``perception`` and ``semantics`` (where there is one).
         notes: what a reader should know (items left out and why).
     """
@@ -151,10 +158,13 @@ def locate_roles(
     with part(0.0, 0.45, "perception"):
         perception, perception_probe = _probed("perception", used, used_twin, y, groups, settings)
     both = joint_items(used.samples)
-    with part(0.45, 0.9, "semantics"):
+    with part(0.45, 0.85, "semantics"):
         semantics, semantics_probe, why = _semantics(used, used_twin, y, groups, both, settings)
-    with part(0.9, 1.0, "expression"):
-        expression = _expression(used, used_twin, y, groups, settings)
+    with part(0.85, 0.92, "expression"):
+        expression = _expression(used, used_twin, y, groups, perception_probe.fold_, settings)
+    with part(0.92, 1.0, "onsets"):
+        fold = perception_probe.fold_
+        perception, semantics = _with_rises(perception, semantics, used, y, groups, both, fold, settings)
 
     probes = {"perception": perception_probe}
     curves = {"perception": perception, "expression": expression, "lens_agreement": _agreement(used, groups, settings)}
@@ -167,14 +177,15 @@ def locate_roles(
     if semantics is not None and semantics_probe is not None:
         curves["semantics"], probes["semantics"] = semantics, semantics_probe
         roles["semantics"] = find_role("semantics", semantics)
-        order = _order(perception, perception_probe, semantics, semantics_probe, groups, both, settings, alpha=0.05)
+        order = order_test(perception, semantics)
         if not (roles["perception"].found and roles["semantics"].found):
             order = {**order, "conclusion": "not tested: " + _not_found(roles), "p_value": None}
     else:
         roles["semantics"] = Role("semantics", False, why, depth=evidence.depth, measurable=False)
         order = {"conclusion": "not tested: semantics cannot be measured with these data", "p_value": None}
-    peak = perception.blocks.index(perception.peak)
-    perceived = perception_probe.scores_[:, peak] > 0
+    perceived = None
+    if roles["perception"].found:
+        perceived = above_threshold(perception_probe.scores_, y, perception_probe.fold_)
     return Located(
         curves={
             name: curves[name] for name in ("perception", "semantics", "expression", "lens_agreement") if name in curves
@@ -183,7 +194,9 @@ def locate_roles(
         order_test=order,
         quadrants=quadrant_table(used.samples, perceived, used.log_odds > 0),
         trajectories=_trajectories(used, groups, settings),
-        perceived={sample.id: bool(flag) for sample, flag in zip(used.samples, perceived, strict=True)},
+        perceived={}
+        if perceived is None
+        else {sample.id: bool(flag) for sample, flag in zip(used.samples, perceived, strict=True)},
         probes=probes,
         notes=tuple(notes),
     )
@@ -222,7 +235,11 @@ def text_features(samples: Sequence[Sample]) -> np.ndarray:
 
 def baseline_features(evidence: Evidence) -> dict[str, np.ndarray]:
     """Features of the unimodal and input baselines; a picture's features are zero where there is none."""
-    features = {"text_only": text_features(evidence.samples), "input_embedding": evidence.embedding}
+    features = {
+        "text_only": text_features(evidence.samples),
+        "nuisance": nuisance_features(evidence.samples, evidence.tokens),
+        "input_embedding": evidence.embedding,
+    }
     if evidence.image is not None and np.isfinite(evidence.image).any():
         features["image_only"] = np.nan_to_num(evidence.image, nan=0.0)
     return features
@@ -242,8 +259,27 @@ def _probed(
         with part(0.8, 1.0, "twin"):
             other = LinearProbe(**{**settings, "permutations": 0}).fit(twin, y, groups, fold=fitted.fold_)
         curve = curve.with_baseline("random_twin", other.curve_)
-    curve.meta["depth"] = evidence.depth  # type: ignore[index]
-    return curve, fitted
+    return replace(curve, meta={**curve.meta, "depth": evidence.depth, "sample": sample_words(y, groups)}), fitted
+
+
+def _with_rises(
+    perception: Curve,
+    semantics: Curve | None,
+    evidence: Evidence,
+    y: np.ndarray,
+    groups: np.ndarray,
+    both: np.ndarray,
+    fold: np.ndarray,
+    settings: dict[str, Any],
+) -> tuple[Curve, Curve | None]:
+    """Both curves with their onsets, read in one metric and from the same draws of groups."""
+    sign = np.where(y > 0, 1, -1)
+    signs = [sign] if semantics is None else [sign, np.where(both, sign, 0)]
+    kinds = np.asarray([sample.quadrant for sample in evidence.samples])
+    rows = (evidence.resid[:, at] for at in range(len(evidence.blocks)))
+    seed = settings["random_state"]
+    found = rises(measure_strength(rows, signs, groups, fold, kinds, seed), seed=seed)
+    return replace(perception, rise=found[0]), None if semantics is None else replace(semantics, rise=found[1])
 
 
 def _semantics(
@@ -267,29 +303,58 @@ def _semantics(
     return curve, fitted, ""
 
 
+def lens_curve(
+    scores: np.ndarray,
+    blocks: Sequence[int],
+    y: np.ndarray,
+    groups: np.ndarray,
+    fold: np.ndarray,
+    settings: Mapping[str, Any],
+    null: bool = True,
+) -> Curve:
+    """AUROC by block of scores ``[n, block]`` that need no training, with its best value and its onsets.
+
+    Pairs are compared across folds; the folds serve the choice of a block only.
+    """
+    seed = settings["random_state"]
+    weights = Resampling(groups, settings["replicates"], seed).weights()
+    shuffles = list(permute_labels(y, groups, settings["permutations"], seed + 1)) if null else []
+    curve = curve_from_draws(
+        "expression",
+        blocks,
+        weighted_auroc(scores, y)[0],
+        weighted_auroc(scores, y, weights),
+        np.stack([weighted_auroc(scores, row)[0] for row in shuffles]) if null else None,
+        unit="AUROC",
+        n=len(y),
+        meta={"measure": "lens_refusal_log_odds", "sample": sample_words(y, groups)},
+    )
+    inside = fold_curve("", blocks, scores, y, fold, weights, [(scores, row) for row in shuffles])
+    strength = measure_scalar_strength(scores, y > 0, groups, seed)
+    return replace(curve, best=inside.best, rise=rises(strength, seed=seed)[0])
+
+
 def _expression(
-    evidence: Evidence, twin: Evidence | None, y: np.ndarray, groups: np.ndarray, settings: dict[str, Any]
+    evidence: Evidence,
+    twin: Evidence | None,
+    y: np.ndarray,
+    groups: np.ndarray,
+    fold: np.ndarray,
+    settings: dict[str, Any],
 ) -> Curve:
     """AUROC of the lens's refusal log-odds, by block."""
-    seed = settings["random_state"]
-    draws = Resampling(groups, settings["replicates"], seed)
-    shuffles = permute_labels(y, groups, settings["permutations"], seed + 1)
 
-    def measured(source: Evidence, null: bool) -> Curve:
-        scores = source.lens_log_odds
-        return curve_from_draws(
-            "expression",
-            source.blocks,
-            weighted_auroc(scores, y)[0],
-            weighted_auroc(scores, y, draws.weights()),
-            np.stack([weighted_auroc(scores, row)[0] for row in shuffles]) if null else None,
-            unit="AUROC",
-            n=len(y),
-            meta={"measure": "lens_refusal_log_odds", "depth": evidence.depth, "refusal_ids": list(source.refusal_ids)},
-        )
-
-    curve = measured(evidence, True)
-    return curve if twin is None else curve.with_baseline("random_twin", measured(twin, False))
+    curve = lens_curve(evidence.lens_log_odds, evidence.blocks, y, groups, fold, settings)
+    curve = replace(curve, meta={**curve.meta, "depth": evidence.depth, "refusal_ids": list(evidence.refusal_ids)})
+    settings = {**settings, "permutations": 0}
+    length = LinearProbe(**settings).fit(nuisance_features(evidence.samples, evidence.tokens), y, groups, fold=fold)
+    plain = length.curve_
+    curve = curve.with_baseline("nuisance", float(plain.value[0]), float(plain.low[0]), float(plain.high[0]))
+    if twin is None:
+        return curve
+    return curve.with_baseline(
+        "random_twin", lens_curve(twin.lens_log_odds, twin.blocks, y, groups, fold, settings, null=False)
+    )
 
 
 def _agreement(evidence: Evidence, groups: np.ndarray, settings: dict[str, Any]) -> Curve:
@@ -314,27 +379,6 @@ def _agreement(evidence: Evidence, groups: np.ndarray, settings: dict[str, Any])
     )
 
 
-def _order(
-    perception: Curve,
-    perception_probe: LinearProbe,
-    semantics: Curve,
-    semantics_probe: LinearProbe,
-    groups: np.ndarray,
-    both: np.ndarray,
-    settings: dict[str, Any],
-    alpha: float,
-) -> dict[str, Any]:
-    """The order test on replicates drawn from the same groups for both curves."""
-    from dataclasses import replace
-
-    draws = Resampling(groups, settings["replicates"], settings["random_state"])
-    first = weighted_auroc(perception_probe.scores_, perception_probe.labels_, draws.weights(), perception_probe.fold_)
-    second = weighted_auroc(
-        semantics_probe.scores_, semantics_probe.labels_, draws.weights(groups[both]), semantics_probe.fold_
-    )
-    return order_test(replace(perception, replicates=first), replace(semantics, replicates=second), alpha=alpha)
-
-
 def _not_found(roles: Mapping[str, Role]) -> str:
     return " and ".join(name for name in ("perception", "semantics") if not roles[name].found) + " not found"
 
@@ -348,31 +392,58 @@ def share(count: int, total: int) -> dict[str, float | int | None]:
 
 
 def perceived_note(perception: Role) -> str:
-    """What stands beside every share of perceived items where perception was not found; empty where it was."""
+    """What stands beside every share of perceived items: how it was counted, or why it is not printed."""
     if perception.found:
-        return ""
-    return (
-        "shares below what a role needs, to be read as the probe's noise: perception "
-        f"{perception.absence} ({perception.reason})"
-    )
+        return (
+            f"above a threshold that {FALSE_POSITIVES:.0%} of harmless items may exceed; threshold and block chosen on "
+            "other folds; not refused: excess over the harmless items"
+        )
+    return f"not counted, because perception was {perception.absence} ({perception.reason})"
 
 
-def quadrant_table(samples: Sequence[Sample], perceived: np.ndarray, refused: np.ndarray) -> list[dict[str, Any]]:
-    """One row a quadrant, harmful ones first: shares perceived, refused, and perceived but not refused."""
-    names = np.asarray([sample.quadrant for sample in samples])
+def quadrant_table(
+    samples: Sequence[Sample], perceived: np.ndarray | None, refused: np.ndarray
+) -> list[dict[str, Any]]:
+    """One row a quadrant, harmful ones first: shares perceived, refused, and perceived but not refused.
+
+    Args:
+        samples: labelled items.
+        perceived: ``[n]`` bool, or ``None`` where perception was not found: its cells are then empty.
+        refused: ``[n]`` bool.
+
+    ``perceived_excess`` and ``perceived_not_refused_excess`` are above the same share of all harmless items.  Intervals
+    are over groups (:mod:`lvlm_lens.stats.groups`).
+    """
+    names, groups = np.asarray([sample.quadrant for sample in samples]), group_names(samples)
+    harmless = harm_labels(samples) == 0
+    missed = None if perceived is None else perceived & ~refused
     rows = []
     for name in sorted(set(names.tolist()), key=lambda name: (not name.endswith("U"), name)):
         here = names == name
-        rows.append(
-            {
-                "quadrant": name,
-                "n": int(here.sum()),
-                "perceived": share(int(perceived[here].sum()), int(here.sum())),
-                "refused": share(int(refused[here].sum()), int(here.sum())),
-                "perceived_not_refused": share(int((perceived & ~refused)[here].sum()), int(here.sum())),
-            }
-        )
+        row: dict[str, Any] = {"quadrant": name, "n": int(here.sum()), "refused": _cell(refused[here], groups[here])}
+        for key, flags in (("perceived", perceived), ("perceived_not_refused", missed)):
+            row[key] = _cell(None if flags is None else flags[here], groups[here])
+            row[f"{key}_excess"] = _excess(flags, here, harmless, groups)
+        rows.append(row)
     return rows
+
+
+def _cell(flags: np.ndarray | None, groups: np.ndarray) -> dict[str, float | int | None]:
+    """A share over groups; empty where there is nothing to count."""
+    if flags is None or not len(flags):
+        return {"count": 0, "n": 0, "value": None, "low": None, "high": None}
+    low, high = (float(x) if np.isfinite(x) else None for x in share_interval(flags, groups))
+    return {"count": int(flags.sum()), "n": len(flags), "value": float(flags.mean()), "low": low, "high": high}
+
+
+def _excess(
+    flags: np.ndarray | None, here: np.ndarray, harmless: np.ndarray, groups: np.ndarray
+) -> dict[str, float | None]:
+    empty = {"value": None, "low": None, "high": None}
+    if flags is None or not harmless.any():
+        return dict(empty)
+    found = share_excess(flags[here], flags[harmless], groups[here], groups[harmless])
+    return {key: float(x) if np.isfinite(x) else None for key, x in zip(empty, found, strict=True)}
 
 
 def _trajectories(evidence: Evidence, groups: np.ndarray, settings: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 from ..activations.capture import capture
 from ..data import Sample
 from ..errors import DataError
+from ..stats.threshold import above_by_block
 from .angular_gap import AngularGap
 from .blocks import SelectedBlocks
 from .concept_probe import ConceptProbe
@@ -280,7 +281,7 @@ def _perceived_not_said(study: Study) -> Measured:
     harmful, silent = study.labels == 1, ~study.refused
 
     def shares(scores: np.ndarray, weights: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        seen = ((scores > 0) & silent[:, None]).astype(float)
+        seen = (above_by_block(scores, labels, probe.fold_) & silent[:, None]).astype(float)
         with np.errstate(invalid="ignore"):
             return weighted_mean(seen, weights * labels) - weighted_mean(seen, weights * ~labels)
 

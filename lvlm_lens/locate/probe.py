@@ -14,6 +14,7 @@ Blocks are read one at a time.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,14 +22,16 @@ from sklearn.base import BaseEstimator
 
 from ..errors import DataError, UsageError, context
 from ..progress import step
+from ..stats.choice import fold_aurocs, value_chosen_elsewhere
 from .blocks import Blocks, as_blocks, iterate
 from .crossfit import Settings, decision, grid_coefficients, out_of_fold, sigmoid
-from .curve import Baseline, Curve, curve_from_draws
+from .curve import Baseline, Best, Curve, curve_from_draws
 from .statistics import (
     Resampling,
     binary_labels,
     expected_calibration_error,
     group_folds,
+    interval,
     permute_labels,
     weighted_auprc,
     weighted_auroc,
@@ -167,6 +170,15 @@ class LinearProbe(BaseEstimator):
         """Curve of one metric of the out-of-fold scores: ``auroc``, ``auprc``, ``tpr_at_1_fpr`` or ``ece``."""
         if metric not in METRICS:
             raise UsageError(f"metric {metric!r}; there are {', '.join(METRICS)}")
+        if metric == "auroc":
+            weights = None
+            if self.replicates:
+                weights = Resampling(self.groups_, self.replicates, self.random_state, n=len(self.labels_)).weights()
+            return fold_curve(
+                name or metric, self.blocks_, self.scores_, self.labels_, self.fold_, weights,
+                list(zip(self.null_scores_, self.null_labels_, strict=True)), self.confidence,
+                meta={"measure": "linear_probe", "metric": metric, **self._meta()},
+            )  # fmt: skip
         value = self._metric(metric, self.scores_, self.labels_, None)[0]
         replicates = None
         if self.replicates:
@@ -198,8 +210,6 @@ class LinearProbe(BaseEstimator):
         }  # fmt: skip
 
     def _metric(self, metric: str, scores: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> np.ndarray:
-        if metric == "auroc":
-            return weighted_auroc(scores, labels, weights, self.fold_)
         if metric == "auprc":
             return weighted_auprc(scores, labels, weights)
         if metric == "tpr_at_1_fpr":
@@ -269,6 +279,53 @@ class LinearProbe(BaseEstimator):
         shape = (len(self.labels_), width)
         values = [float(self.baseline(rng.standard_normal(shape, dtype=np.float32)).value) for _ in range(draws)]
         return Baseline(float(np.mean(values)), float(np.min(values)), float(np.max(values)))
+
+
+def fold_curve(
+    name: str,
+    blocks: Sequence[int],
+    scores: np.ndarray,
+    labels: np.ndarray,
+    fold: np.ndarray,
+    weights: np.ndarray | None,
+    null: Sequence[tuple[np.ndarray, np.ndarray]],
+    confidence: float = 0.95,
+    **more: Any,
+) -> Curve:
+    """AUROC by block within folds, with the value at a block that is chosen on other folds.
+
+    Args:
+        name, blocks: of the curve.
+        scores: ``[sample, block]``; labels, fold: ``[sample]``.
+        weights: bootstrap weights ``[replicate, sample]``, or ``None`` for no interval.
+        null: scores and labels of each shuffle.
+        confidence: of the intervals.
+        more: further fields of the curve.
+    """
+    everyone = np.ones((1, len(labels)))
+    rows = everyone if weights is None else np.concatenate([everyone, weights])
+    values, chosen = _within_folds(scores, labels, fold, rows)
+    drawn = [_within_folds(s, y, fold, everyone) for s, y in null]
+    curve = curve_from_draws(
+        name, blocks, values[0], None if weights is None else values[1:],
+        np.concatenate([pair[0] for pair in drawn]) if drawn else None, confidence, unit="AUROC", n=len(labels), **more,
+    )  # fmt: skip
+    if weights is None:
+        return curve
+    low, high = interval(chosen[1:], confidence)
+    shuffled = np.concatenate([pair[1] for pair in drawn]) if drawn else None
+    return replace(curve, best=Best(float(chosen[0]), float(low), float(high), chosen[1:], shuffled))
+
+
+def _within_folds(
+    scores: np.ndarray, labels: np.ndarray, fold: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """AUROC ``[replicate, block]`` of pairs within folds, and at a block chosen on other folds, ``[replicate]``."""
+    aurocs, pairs = fold_aurocs(scores, labels, fold, weights)
+    total = pairs.sum(0)[:, None]
+    sums = (np.nan_to_num(aurocs) * pairs[..., None]).sum(0)
+    whole = np.divide(sums, total, out=np.full_like(sums, np.nan), where=total > 0)
+    return whole, value_chosen_elsewhere(aurocs, pairs)
 
 
 def probe_curve(

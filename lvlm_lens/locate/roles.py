@@ -1,10 +1,11 @@
 """From curves to layer roles: where perception, semantics and expression begin, each with its interval.
 
 A curve that rises in the middle is not a finding.  A role is *found* only where its best block, interval
-and all, beats four things: the shuffled-label null, the unimodal baselines, the input embeddings, and the
-same measure on a random-weight twin.  The best block is chosen after looking at all blocks, so its lower
-bound is held against the null's best block (the quantile of the maximum over blocks of each null draw), not
-against the null at that block; likewise against the best block of a baseline that has a value for every block.
+and all, beats five things: the shuffled-label null, the unimodal baselines, what has nothing to do with harm (length,
+size, brightness), the input embeddings, and the same measure on a random-weight twin.  The value that is held
+against them is that of a block chosen on other folds (:mod:`lvlm_lens.stats.choice`), and so is the null's.  A curve
+without folds is held against the null's best block (the quantile of the maximum over blocks of each null draw), and its
+printed interval is a simultaneous band.  A baseline that has a value for every block counts with its best block.
 A baseline that was measured on the same items is compared *replicate by replicate*: the lower bound of the paired
 bootstrap of the difference must be above zero.  (Two intervals that may not overlap are a harder test than their
 95 % says, because both move with the same items.)  The bootstrap does not refit, so where both are cross-validated
@@ -17,16 +18,17 @@ Where a role is found:
 
 * *floor* of a block: the highest of null mean and baselines there: what is to be beaten;
 * *peak*: the block of the largest height above the floor;
-* *onset*: the first block from which the height stays above half of the peak's, up to the peak;
-  ``onset_at`` is the same crossing interpolated linearly between blocks (a real number, half a block
-  below a sharp step's block on average);
-* *range*: from the onset to the first block that reaches 80 % of the peak's height, the stretch in
-  which the quantity appears;
+* *onset*: the first block at which the strength of the signal, on the scale of d', has reached half of its plateau
+  (:mod:`lvlm_lens.stats.onset`); ``onset_at`` is the crossing itself, a real number.  An AUROC saturates, and crosses
+  half of its height the earlier the stronger the signal and the larger the sample are; a strength does not;
+* *range*: from the onset to the first block at three quarters of the plateau;
 * *plateau*: the blocks around the peak that keep 80 % of its height.
 
-The interval of the onset is the percentile interval of the onsets of the bootstrap replicates of
-the curve, each with its own peak.  Sources: half-height onset and the four things to beat from the
-project's measure definitions; floor with baselines, range and plateau levels are [own].
+The interval of the onset learns the direction anew in every draw.  A measure without a strength (a cosine, a share)
+keeps the older reading: the first block from which its own height stays above half of the peak's, range up to 80 % of
+it, and the percentile interval of the replicates' onsets; this onset holds at this sample size and strength only.
+Sources: half-height onset and the things to beat from the project's measure definitions; floor with baselines, range
+and plateau levels are [own].
 """
 
 from __future__ import annotations
@@ -38,18 +40,21 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, UsageError
+from ..stats.choice import simultaneous_band
+from ..stats.onset import HEIGHTS, LEVEL, order_of, order_words
 from .curve import Curve
 
 REQUIRED = {
-    "perception": ("text_only", "image_only", "input_embedding", "random_twin"),
-    "semantics": ("text_only", "image_only", "input_embedding", "random_twin"),
-    "expression": ("random_twin",),
+    "perception": ("text_only", "image_only", "nuisance", "input_embedding", "random_twin"),
+    "semantics": ("text_only", "image_only", "nuisance", "input_embedding", "random_twin"),
+    "expression": ("nuisance", "random_twin"),
 }
 """Baselines a role is expected to be compared with; those not given are named as missing."""
 
 _WORDS = {
     "text_only": "the text-only baseline",
     "image_only": "the image-only baseline",
+    "nuisance": "length, picture size and brightness alone",
     "input_embedding": "the input embeddings",
     "random_twin": "the random-weight twin",
     "random_features": "random features",
@@ -71,7 +76,9 @@ class Role:
         peak: block of the largest height.
         range: ``(start, end)``, onset to the first block at 80 % of the peak's height.
         plateau: ``(start, end)``, the blocks around the peak at 80 % of its height or more.
-        value, low, high: the curve at its best block.
+        value, low, high: at a best block that was chosen on other folds; for a curve without folds, at its best block
+            with a simultaneous band.
+        strength: d' on the plateau, where the curve has one; sample: how much was compared (``300 items``).
         beaten: what it was compared with: name to ``[bound, margin]``, beaten where the margin is positive
             (:func:`comparisons`).
         missing: what it was not compared with.
@@ -93,6 +100,8 @@ class Role:
     value: float | None = None
     low: float | None = None
     high: float | None = None
+    strength: float | None = None
+    sample: str = ""
     beaten: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     depth: int | None = None
@@ -107,8 +116,8 @@ class Role:
             start, end = self.range
             blocks = str(start) if start == end else f"{start}-{end}"
             text = (
-                f"{self.name} {blocks} (onset {self.onset} [{self.onset_low}, {self.onset_high}], peak {self.peak}: "
-                f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}])"
+                f"{self.name} {blocks} (onset {self.onset} [{self.onset_low}, {self.onset_high}]{self.at_strength}, "
+                f"peak {self.peak}, best {self.value:.2f} [{self.low:.2f}, {self.high:.2f}])"
             )
         if self.missing:
             text += f" (not compared with {', '.join(_WORDS.get(m, m) for m in self.missing)})"
@@ -116,6 +125,13 @@ class Role:
 
     def __repr__(self) -> str:
         return f"<{self}>"
+
+    @property
+    def at_strength(self) -> str:
+        """`` at 300 items, d' 2.5``: what an onset holds for; empty where it is not known."""
+        known = [self.sample] if self.sample else []
+        known += [] if self.strength is None else [f"d' {self.strength:.1f}"]
+        return f" at {', '.join(known)}" if known else ""
 
     @property
     def absence(self) -> str:
@@ -239,8 +255,9 @@ def onsets(values: Any, floor: Any = 0.0, level: float = HALF) -> dict[str, np.n
 def comparisons(curve: Curve, best: int, null_quantile: float = 0.95) -> dict[str, tuple[float, float]]:
     """What the best block is held against: name to ``(bound, margin)``; it is beaten where the margin is above zero.
 
-    Null: the bound is the quantile of the maximum over blocks of each null draw (without the draws, the largest of the
-    null's bounds by block), the margin the curve's lower bound less this bound.  A baseline with as many replicates
+    Null: the bound is the quantile of the null's values at blocks chosen on other folds; for a curve without folds, of
+    the maximum over blocks of each null draw (without the draws, the largest of the null's bounds by block).  The
+    margin is the curve's lower bound less this bound.  A baseline with as many replicates
     as the curve: the bound is its largest value over blocks, the margin the lower 95 % bound of the paired
     difference of the curve at its best block and the baseline at its own, widened where ``meta["folds"]`` says that
     the curve is cross-validated.  A baseline without: its largest upper bound over blocks, and the curve's lower bound
@@ -251,11 +268,17 @@ def comparisons(curve: Curve, best: int, null_quantile: float = 0.95) -> dict[st
         best: position of its best block.
         null_quantile: of the null.
     """
-    low = float(curve.low[best])
+    own, low = float(curve.value[best]), float(curve.low[best])
+    replicates = None if curve.replicates is None else curve.replicates[:, best]
+    if curve.best is not None:
+        own, low, replicates = curve.best.value, curve.best.low, curve.best.replicates
     folds = int(curve.meta.get("folds") or 0)
     widen = np.sqrt(1 + folds / (folds - 1)) if folds > 1 else 1.0
     out = {}
-    if curve.null_draws is not None:
+    if curve.best is not None and curve.best.null is not None:
+        bound = float(np.nanquantile(curve.best.null, null_quantile))
+        out["null"] = (bound, low - bound)
+    elif curve.null_draws is not None:
         bound = float(np.quantile(np.nanmax(curve.null_draws, axis=1), null_quantile))
         out["null"] = (bound, low - bound)
     elif curve.null is not None:
@@ -263,15 +286,15 @@ def comparisons(curve: Curve, best: int, null_quantile: float = 0.95) -> dict[st
         out["null"] = (bound, low - bound)
     for name, baseline in curve.baselines.items():
         drawn = baseline.replicates
-        if curve.replicates is None or drawn is None or len(drawn) != len(curve.replicates):
+        if replicates is None or drawn is None or len(drawn) != len(replicates):
             bound = float(np.nanmax(baseline.high))
             out[name] = (bound, low - bound)
             continue
         value = np.atleast_1d(np.asarray(baseline.value, dtype=np.float64))
         at = int(np.nanargmax(value))
-        paired = curve.replicates[:, best] - drawn[:, min(at, drawn.shape[1] - 1)]
-        own = float(curve.value[best] - value[at])
-        out[name] = (float(value[at]), own - float(widen * (own - np.nanquantile(paired, 0.025))))
+        paired = replicates - drawn[:, min(at, drawn.shape[1] - 1)]
+        apart = float(own - value[at])
+        out[name] = (float(value[at]), apart - float(widen * (apart - np.nanquantile(paired, 0.025))))
     return out
 
 
@@ -300,9 +323,11 @@ def find_role(name: str, curve: Curve, expected: tuple[str, ...] | None = None, 
     floor = floor_of(curve)
     at = onsets(curve.value, floor)
     best = int(np.nanargmax(np.where(finite, curve.value - floor, np.nan)))
-    value, low, high = (float(getattr(curve, k)[best]) for k in ("value", "low", "high"))
+    value, low, high = _printed(curve, best)
     beaten = comparisons(curve, best)
     plain |= {"beaten": beaten, "value": value, "low": low, "high": high, "missing": missing}
+    plain["sample"] = str(curve.meta.get("sample", ""))
+    plain["strength"] = None if curve.rise is None or not curve.rise.strength > 0 else curve.rise.strength
     if "null" not in beaten:
         return Role(name, False, "no shuffled-label null was measured", **plain)
     if curve.replicates is None:
@@ -318,8 +343,13 @@ def find_role(name: str, curve: Curve, expected: tuple[str, ...] | None = None, 
         return Role(name, False, reason, **plain)
     blocks = np.asarray(curve.blocks)
     onset, peak, full = (int(at[k][0]) for k in ("onset", "peak", "full"))
-    drawn = onsets(curve.replicates, floor)["onset"]
-    onset_low, onset_high = (int(blocks[int(q)]) for q in _discrete_interval(drawn))
+    onset_at = float(at["onset_at"][0])
+    low_at, high_at = _discrete_interval(onsets(curve.replicates, floor)["onset"])
+    if curve.rise is not None and np.isfinite(curve.rise.at).all():
+        onset_at, peak = float(curve.rise.at[HEIGHTS.index(0.5)]), curve.rise.peak
+        onset, full = (_block(curve.rise.at[HEIGHTS.index(height)], len(blocks)) for height in (0.5, 0.75))
+        low_at, high_at = (_block(q, len(blocks)) for q in curve.rise.interval())
+    onset_low, onset_high = int(blocks[low_at]), int(blocks[high_at])
     height = curve.value - floor
     keeps = height >= PLATEAU * height[peak]
     start = end = peak
@@ -333,12 +363,27 @@ def find_role(name: str, curve: Curve, expected: tuple[str, ...] | None = None, 
         onset=int(blocks[onset]),
         onset_low=min(onset_low, int(blocks[onset])),
         onset_high=max(onset_high, int(blocks[onset])),
-        onset_at=float(np.interp(at["onset_at"][0], np.arange(len(blocks)), blocks)),
+        onset_at=float(np.interp(onset_at, np.arange(len(blocks)), blocks)),
         peak=int(blocks[peak]),
         range=(int(blocks[onset]), int(blocks[full])),
         plateau=(int(blocks[start]), int(blocks[end])),
         **plain,
     )
+
+
+def _printed(curve: Curve, best: int) -> tuple[float, float, float]:
+    """Value and interval of the best block without the luck of its choice."""
+    if curve.best is not None:
+        return curve.best.value, curve.best.low, curve.best.high
+    low, high = curve.low, curve.high
+    if curve.replicates is not None and len(curve) > 1:
+        low, high = simultaneous_band(curve.value, curve.replicates)
+    return float(curve.value[best]), float(low[best]), float(high[best])
+
+
+def _block(at: float, count: int) -> int:
+    """First position that has reached a crossing."""
+    return int(np.clip(np.ceil(np.nan_to_num(at, nan=count - 1, posinf=count - 1) - 1e-9), 0, count - 1))
 
 
 def _discrete_interval(positions: np.ndarray, confidence: float = 0.95) -> tuple[int, int]:
@@ -359,81 +404,36 @@ def layer_roles(
     return LayerRoles(*(find_role(name, curve, notes=notes.get(name, ())) for name, curve in curves.items()))
 
 
-def order_test(
-    first: Any,
-    second: Any,
-    floor_first: Any = None,
-    floor_second: Any = None,
-    alpha: float = 0.05,
-) -> dict[str, Any]:
-    """Does ``first`` begin in an earlier block than ``second``?  Paired bootstrap of the difference of onsets.
+def order_test(first: Curve, second: Curve) -> dict[str, Any]:
+    """Does one role begin in an earlier block than the other, whatever their strengths?
 
-    Both curves must be measured on the same resampled groups (:class:`~lvlm_lens.locate.statistics.Resampling`
-    with the same groups and seed), replicate by replicate.
-
-    The difference is that of the interpolated onsets, ``second - first``.  The p-value is that of the
-    whole-number onsets: the share of replicates in which ``second`` does not begin in a strictly later block,
-    ``(1 + #{onset_second <= onset_first}) / (1 + replicates)``: ties, and replicates in which either onset
-    does not exist, count against the claim.  Two curves of different height that step at the same block
-    differ in the interpolated onset by a fraction of a block that no sample size removes, so a test of that
-    fraction would reject a true tie; counting ties keeps the level, at some loss of power for gaps of one
-    block.  [own]
-
-    Args:
-        first, second: :class:`Curve` with replicates, or replicates ``[replicate, block]`` on the same blocks.
-        floor_first, floor_second: ``[block]`` or scalar to subtract from plain replicates; for a
-            :class:`Curve` it is :func:`floor_of`.
-        alpha: level of the test and, as ``1 - alpha``, of the interval.
+    Both curves need a ``rise`` of the same call (:func:`lvlm_lens.stats.onset.rises`), whose draws belong together.
 
     Returns:
-        ``difference`` (of the curves' own onsets where curves are given, else the median over replicates),
-        ``low``, ``high`` (blocks), ``p_value``, ``ties`` (share of replicates with equal blocks),
-        ``undefined`` (share without an onset), ``conclusion``.
+        ``first``, ``second``: names; ``difference`` of the onsets at half height (second less first, blocks), ``low``,
+        ``high``; ``by_height``; ``p_value`` (two-sided); ``ratio`` of the strengths; ``earlier``: name or ``None``;
+        ``told``: False where nothing can be said; ``alpha``; ``conclusion``.
+
+    Raises:
+        UsageError: a curve without a rise, or with other blocks.
     """
-    (name_1, whole_1, smooth_1, own_1), (name_2, whole_2, smooth_2, own_2) = (
-        _replicate_onsets(value, floor, word)
-        for value, floor, word in ((first, floor_first, "first"), (second, floor_second, "second"))
-    )
-    if len(whole_1) != len(whole_2):
-        raise UsageError(f"{len(whole_1)} and {len(whole_2)} replicates; both curves need the same resampling")
-    gap, smooth = whole_2 - whole_1, smooth_2 - smooth_1  # NaN where either onset does not exist
-    p_value = (1 + int((~(gap > 0)).sum())) / (1 + len(gap))
-    p_reverse = (1 + int((~(gap < 0)).sum())) / (1 + len(gap))
-    low = high = difference = float("nan")
-    if np.isfinite(smooth).any():
-        low, high = (float(q) for q in np.nanquantile(smooth, [alpha / 2, 1 - alpha / 2]))
-        difference = float(np.nanmedian(smooth))
-    if own_1 is not None and own_2 is not None:
-        difference = own_2 - own_1
-    if p_value < alpha:
-        conclusion = f"{name_1} begins in an earlier block than {name_2}"
-    elif p_reverse < alpha:
-        conclusion = f"{name_2} begins in an earlier block than {name_1}"
-    else:
-        conclusion = f"no order of {name_1} and {name_2} is shown"
+    if first.rise is None or second.rise is None or first.blocks != second.blocks:
+        raise UsageError(f"the order of {first.name} and {second.name} needs onsets of both on the same blocks")
+    found = order_of(first.rise, second.rise)
+    names = (first.name, second.name)
+    steps = np.diff(first.blocks)
+    step = float(steps.mean()) if len(steps) else 1.0  # positions to blocks
     return {
-        "first": name_1,
-        "second": name_2,
-        "difference": difference,
-        "low": low,
-        "high": high,
-        "p_value": p_value,
-        "ties": float((gap == 0).mean()),
-        "undefined": float(np.isnan(gap).mean()),
-        "alpha": alpha,
-        "conclusion": conclusion,
+        "first": names[0],
+        "second": names[1],
+        "difference": found.difference * step,
+        "low": found.low * step,
+        "high": found.high * step,
+        "by_height": dict(zip(map(str, HEIGHTS), (x * step for x in found.by_height), strict=True)),
+        "p_value": found.p_value,
+        "ratio": found.ratio,
+        "earlier": names[found.first - 1] if found.first else None,
+        "told": found.told,
+        "alpha": LEVEL,
+        "conclusion": order_words(found, names),
     }
-
-
-def _replicate_onsets(value: Any, floor: Any, word: str) -> tuple[str, np.ndarray, np.ndarray, float | None]:
-    """Name, whole-number and interpolated onsets of the replicates, and the curve's own interpolated onset."""
-    if not isinstance(value, Curve):
-        found = onsets(value, 0.0 if floor is None else floor)
-        return word, found["onset"], found["onset_at"], None
-    if value.replicates is None:
-        raise UsageError(f"curve {value.name!r} has no bootstrap replicates; the order test needs them")
-    floor = floor_of(value) if floor is None else floor
-    found = onsets(value.replicates, floor)
-    whole, smooth = (np.interp(found[key], np.arange(len(value)), value.blocks) for key in ("onset", "onset_at"))
-    own = np.interp(onsets(value.value, floor)["onset_at"][0], np.arange(len(value)), value.blocks)
-    return value.name, whole, smooth, float(own)

@@ -44,11 +44,17 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Ordered:
-    """The order test on one model at one sample size: ``gap`` true blocks, ``p_value`` of "perception first"."""
+    """The order test on one model at one sample size.
+
+    Attributes:
+        pairs; gap: true blocks; earlier: ``perception``, ``semantics`` or ``None``.
+        told: False where it could not tell.
+    """
 
     pairs: int
     gap: int
-    p_value: float | None
+    earlier: str | None
+    told: bool
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,8 @@ def run_trial(
         for measure, role in ROLE_MEASURES.items():
             outcomes.append(_outcome(measure, size, known[measure], located.roles[role]))
         if plan.gap is not None:
-            ordered.append(Ordered(size, plan.gap, located.order_test["p_value"]))
+            order = located.order_test
+            ordered.append(Ordered(size, plan.gap, order.get("earlier"), bool(order.get("told", False))))
         asked = others and size == max(pairs)
         for name, curve in other_curves(part, replicates, permutations, plan.seed) if asked else ():
             outcomes.append(_outcome(name, size, known[name], _role(name, curve)))

@@ -18,6 +18,7 @@ from ..locate.probe import LinearProbe
 from ..models.loading import BACKBONES
 from ..progress import each
 from ..storage.commit import write_atomic
+from ..stats.threshold import above_threshold
 from .work import Work
 
 SHARD = 128
@@ -154,7 +155,7 @@ def read_backbone(
         probe = LinearProbe(
             folds=config.folds, permutations=20, replicates=config.replicates, random_state=config.seed
         ).fit(evidence, harm_labels(evidence.samples), group_names(evidence.samples), f"perception, {which}")
-        perceived = probe.scores_[:, probe.curve_.blocks.index(probe.curve_.peak)] > 0
+        perceived = above_threshold(probe.scores_, probe.labels_, probe.fold_)
         shown = [by_id[sample.id] for sample in evidence.samples]
         found[which] = {
             "quadrants": quadrant_table(shown, perceived, evidence.log_odds > 0),

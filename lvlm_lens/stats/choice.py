@@ -1,7 +1,7 @@
 """The value at a block that was chosen because its value is high, without the luck of the choice.
 
-*Chosen elsewhere*: for each fold the block that is best on the other folds is taken, and the value of the fold itself is
-read there.  The mean over folds is what such a choice gives on items that had no part in it.  (The largest of many
+*Chosen elsewhere*: for each fold the block that is best on the other folds is taken, and the value of the fold itself
+is read there.  The mean over folds is what such a choice gives on items that had no part in it.  (The largest of many
 values is above every one of them in expectation: with 30 equal blocks and 100 items an AUROC of .70 is printed as .81.)
 
 *A simultaneous band* is for curves without folds: it holds the whole curve at once, so also the best block.
@@ -53,9 +53,7 @@ def value_chosen_elsewhere(aurocs: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     return np.divide((found * pairs).sum(0), total, out=np.full(total.shape, np.nan), where=total > 0)
 
 
-def simultaneous_band(
-    value: Any, replicates: Any, confidence: float = 0.95
-) -> tuple[np.ndarray, np.ndarray]:
+def simultaneous_band(value: Any, replicates: Any, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
     """``(low, high)``, each ``[block]``, of a band that holds the whole curve with the stated confidence.
 
     Args:

@@ -37,6 +37,19 @@ def group_index(groups: Sequence[Any] | np.ndarray) -> tuple[np.ndarray, int]:
     return index, len(seen)
 
 
+def sample_words(labels: Any, groups: Sequence[Any] | np.ndarray | None = None) -> str:
+    """How large a labelled sample is: ``300 items``, ``300 items in 150 groups``, or ``20 groups`` of one label each.
+
+    Where all items of a group have one label, nothing compares them with one another: the groups are what is counted.
+    """
+    labels = np.asarray(labels)
+    if groups is None or len(np.unique(groups)) == len(labels):
+        return f"{len(labels)} items"
+    count = len(np.unique(groups))
+    cells = len(set(zip(np.asarray(groups).tolist(), labels.tolist(), strict=True)))
+    return f"{count} groups" if cells == count else f"{len(labels)} items in {count} groups"
+
+
 def group_sums(values: Any, groups: Sequence[Any] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Sums and numbers of the finite values of each group, ``[cell, group]`` float64 each.
 
@@ -190,6 +203,23 @@ def share_interval(
     centre = (mean + quantile**2 / (2 * n)) / shrink
     half = quantile / shrink * np.sqrt(mean * (1 - mean) / n + quantile**2 / (4 * n**2))
     return float(max(0.0, centre - half)), float(min(1.0, centre + half))
+
+
+def share_excess(
+    first: Any, second: Any, first_groups: Any = None, second_groups: Any = None, confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """Share of true ``first`` less that of ``second``, other items: value, low, high (Newcombe 1998, over groups).
+
+    The interval joins the two shares' own (:func:`share_interval`); NaN where one list is empty.
+    """
+    shares = [float(np.mean(rows)) if len(rows) else float("nan") for rows in (first, second)]
+    (low_1, high_1), (low_2, high_2) = (
+        share_interval(rows, groups, confidence) for rows, groups in ((first, first_groups), (second, second_groups))
+    )
+    value = shares[0] - shares[1]
+    low = value - float(np.hypot(shares[0] - low_1, high_2 - shares[1]))
+    high = value + float(np.hypot(high_1 - shares[0], shares[1] - low_2))
+    return value, low, high
 
 
 def _share_difference(apart: np.ndarray, sums: np.ndarray, sizes: np.ndarray, confidence: float) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """Strength of a linear signal, block by block, on a scale that neither saturates nor grows with the number of items.
 
-``signal_squared`` estimates ``delta' M delta``: the squared distance of the two classes' means in a metric.  The mean
+It estimates ``delta' M delta``: the squared distance of the two classes' means in a metric.  The mean
 difference of some folds is multiplied with that of the others, so that chance differences have expectation zero:
 unlike an AUROC or a probe's d', the estimate does not rise with more items and reaches no ceiling (cross-validated
 Mahalanobis distance, "crossnobis": Walther et al., NeuroImage 137, 2016; as a U-statistic the unbiased MMD with a
@@ -27,52 +27,78 @@ RIDGE = 1.0
 """Added to the covariance of standardised features: directions of less than a feature's variance count less."""
 
 
-def signal_squared(
-    rows: Any,
-    signs: Sequence[np.ndarray] | np.ndarray,
-    fold: np.ndarray,
-    weights: np.ndarray | None = None,
-    strata: np.ndarray | None = None,
-) -> np.ndarray:
-    """Squared strength of each role in one block.
+class Design:
+    """Who is compared with whom, and how often: everything of :meth:`squared` that does not change with the block.
 
     Args:
-        rows: ``[item, d]``.
         signs: ``[role, item]``: 1 for the positive class, -1 for the negative, 0 where the role does not ask the item.
         fold: ``[item]``, whole groups together.
         weights: ``[replicate, item]``, how often an item was drawn; ``None`` for one row of ones.
         strata: ``[item]``, kinds of items whose means differ; the noise is that within a kind.
-
-    Returns:
-        ``[role, replicate]`` float64; it can be negative; NaN where a class is missing on one side of every split.
     """
-    signs = np.atleast_2d(np.asarray(signs))
-    weights = np.ones((1, len(fold))) if weights is None else np.atleast_2d(np.asarray(weights, dtype=np.float64))
-    fold = np.unique(fold, return_inverse=True)[1].reshape(-1)
-    kinds = np.zeros(len(fold), np.int64) if strata is None else np.unique(strata, return_inverse=True)[1].reshape(-1)
-    negative = (signs == -1).any(0)
-    whole = _standardised(np.asarray(rows, dtype=np.float64), negative, kinds)
-    x, basis = _reduced(whole)
-    parts = [[_sums(x, sign == side, fold, weights) for side in (1, -1)] for sign in signs]
-    top = np.zeros((len(signs), 2, 2, len(weights)))
-    bottom = np.zeros_like(top)
-    moved = np.zeros((len(signs), len(weights)))
-    for k in range(fold.max() + 1):
-        train = negative & (fold != k)
-        within = _within(x, train, kinds)
-        metric = _metric(within)
-        for role, classes in enumerate(parts):
-            direction = metric @ (x[signs[role] == 1].mean(0) - x[signs[role] == -1].mean(0))
-            along = (within @ direction) ** 2
-            along += RIDGE * _within(whole, train, kinds) ** 2 @ (direction if basis is None else basis @ direction) ** 2
-            moved[role] += _changed(along, weights[:, train]) / (fold.max() + 1)
-            for a, (own, count) in enumerate(classes):
-                turned = own[k] @ metric
-                for b, (others, number) in enumerate(classes):
-                    top[role, a, b] += np.einsum("rd,rd->r", turned, others.sum(0) - others[k])
-                    bottom[role, a, b] += count[k] * (number.sum(0) - number[k])
-    mean = np.divide(top, bottom, out=np.full_like(top, np.nan), where=bottom > 0)
-    return mean[:, 0, 0] + mean[:, 1, 1] - mean[:, 0, 1] - mean[:, 1, 0] - moved
+
+    def __init__(
+        self,
+        signs: Sequence[np.ndarray] | np.ndarray,
+        fold: np.ndarray,
+        weights: np.ndarray | None = None,
+        strata: np.ndarray | None = None,
+    ) -> None:
+        self.signs = np.atleast_2d(np.asarray(signs))
+        count = self.signs.shape[1]
+        self.weights = np.ones((1, count)) if weights is None else np.atleast_2d(np.asarray(weights, np.float64))
+        fold = np.unique(fold, return_inverse=True)[1].reshape(-1)
+        self.kinds = np.zeros(count, np.int64)
+        if strata is not None:
+            self.kinds = np.unique(strata, return_inverse=True)[1].reshape(-1)
+        self.negative = (self.signs == -1).any(0)
+        folds = range(int(fold.max()) + 1)
+        self.trains = [self.negative & (fold != k) for k in folds]
+        rows = [
+            [[np.flatnonzero((sign == side) & (fold == k)) for k in folds] for side in (1, -1)] for sign in self.signs
+        ]
+        self._cells = [[[(i, self.weights[:, i]) for i in part] for part in role] for role in rows]
+        counts = np.array(
+            [[[w.sum(1) for _, w in part] for part in role] for role in self._cells]
+        )  # [role, 2, fold, R]
+        held = counts.sum(2, keepdims=True) - counts
+        self._pairs = np.einsum("xafr,xbfr->xabr", counts, held)
+        self._drawn = np.stack([self.weights[:, train].sum(1) for train in self.trains])  # [fold, R]
+
+    def squared(self, rows: Any) -> np.ndarray:
+        """Squared strength of each role in one block of ``rows [item, d]``: ``[role, replicate]``, float64.
+
+        It can be negative, and is NaN where a class is missing on one side of every split.
+        """
+        whole = _standardised(np.asarray(rows, dtype=np.float64), self.negative, self.kinds)
+        x, basis = _reduced(whole)
+        sums = [[np.stack([w @ x[i] for i, w in part]) for part in role] for role in self._cells]  # [fold, R, d] each
+        held = [[part.sum(0) - part for part in role] for role in sums]
+        top = np.zeros(self._pairs.shape)
+        directions = np.stack([x[sign == 1].mean(0) - x[sign == -1].mean(0) for sign in self.signs], 1)  # [d, role]
+        along = np.zeros((len(self.trains), len(x), len(self.signs)))  # [fold, item, role]
+        for k, train in enumerate(self.trains):
+            within = _within(x, train, self.kinds)
+            metric = _metric(within)
+            for role, classes in enumerate(sums):
+                for a, own in enumerate(classes):
+                    turned = own[k] @ metric
+                    for b in (0, 1):
+                        top[role, a, b] += np.einsum("rd,rd->r", turned, held[role][b][k])
+            turned = metric @ directions
+            features = turned if basis is None else basis @ turned
+            spread = within if basis is None else _within(whole, train, self.kinds)
+            along[k, train] = (within @ turned) ** 2 + RIDGE * (spread**2 @ features**2)
+        mean = np.divide(top, self._pairs, out=np.full_like(top, np.nan), where=self._pairs > 0)
+        return mean[:, 0, 0] + mean[:, 1, 1] - mean[:, 0, 1] - mean[:, 1, 0] - self._metric_moves(along)
+
+    def _metric_moves(self, along: np.ndarray) -> np.ndarray:
+        """Change ``[role, replicate]`` of the noise along the roles' directions, from its squares by fold and item."""
+        folds, items, roles = along.shape
+        flat = along.transpose(1, 0, 2).reshape(items, folds * roles)
+        drawn = (self.weights @ flat).reshape(-1, folds, roles) / np.maximum(self._drawn.T, 1e-9)[..., None]
+        plain = along.sum(1) / np.maximum([train.sum() for train in self.trains], 1)[:, None]  # [fold, role]
+        return (drawn - plain).mean(1).T
 
 
 def scalar_signal_squared(scores: Any, positive: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
@@ -119,19 +145,8 @@ def _reduced(x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     return vectors[:, kept] * lengths, x.T @ (vectors[:, kept] / lengths)
 
 
-def _sums(x: np.ndarray, asked: np.ndarray, fold: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted sums ``[fold, replicate, d]`` and counts ``[fold, replicate]`` of the asked items."""
-    here = [np.flatnonzero(asked & (fold == k)) for k in range(fold.max() + 1)]
-    return np.stack([weights[:, i] @ x[i] for i in here]), np.stack([weights[:, i].sum(1) for i in here])
-
-
 def _metric(within: np.ndarray) -> np.ndarray:
     """Inverse of the noise covariance plus ridge, ``[d, d]``."""
     covariance = within.T @ within / max(1, len(within))
     covariance[np.diag_indices(len(covariance))] += RIDGE
     return np.linalg.inv(covariance)
-
-
-def _changed(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted mean less the plain one, ``[replicate]``."""
-    return weights @ values / np.maximum(weights.sum(1), 1e-9) - values.mean()

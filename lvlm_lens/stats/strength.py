@@ -9,15 +9,15 @@ parts, linear and quadratic.  Draws are Gaussian with that covariance over all r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .signal import scalar_signal_squared, signal_squared
+from .signal import Design, scalar_signal_squared
 
-PARTS, REPLICATES = 100, 200
+PARTS, REPLICATES = 100, 100
 """Parts of the jackknife at most, and replicates of the bootstrap, that the covariance is made of."""
 
 
@@ -62,27 +62,25 @@ def measure_strength(
 
     Args:
         rows: an array ``[item, d]`` for each block.
-        signs: ``[role, item]`` in 1, -1 and 0, as for :func:`~.signal.signal_squared`.
+        signs: ``[role, item]`` in 1, -1 and 0, as for :class:`~.signal.Design`.
         groups, fold, strata: ``[item]``; a group lies in one fold.
         seed: of parts and bootstrap.
     """
-    signs = np.atleast_2d(np.asarray(signs))
-    return _measured(lambda x, w: signal_squared(x, signs, fold, w, strata), rows, groups, seed)
+    weights, parts = _weights(groups, seed)
+    design = Design(signs, fold, weights, strata)
+    return _measured(np.stack([design.squared(x) for x in rows], -1), parts, groups)
 
 
 def measure_scalar_strength(scores: Any, positive: np.ndarray, groups: Any, seed: int = 0) -> Strength:
     """Strength of scores ``[item, block]`` that were not learnt from these labels; one role."""
-    columns = np.asarray(scores, dtype=np.float64).T
-    return _measured(lambda x, w: scalar_signal_squared(x[:, None], positive, w).T, columns, groups, seed)
-
-
-def _measured(
-    estimate: Callable[[Any, np.ndarray], np.ndarray], rows: Iterable[Any], groups: Any, seed: int
-) -> Strength:
     weights, parts = _weights(groups, seed)
-    found = np.stack([estimate(x, weights) for x in rows], -1)  # [role, 1 + parts + replicates, block]
-    roles, _, blocks = found.shape
-    flat = np.moveaxis(found, 1, 0).reshape(len(weights), roles * blocks)
+    return _measured(scalar_signal_squared(scores, positive, weights)[None], parts, groups)
+
+
+def _measured(found: np.ndarray, parts: int, groups: Any) -> Strength:
+    """From estimates ``[role, 1 + parts + replicates, block]``."""
+    roles, rows, blocks = found.shape
+    flat = np.moveaxis(found, 1, 0).reshape(rows, roles * blocks)
     return Strength(found[:, 0], _covariance(flat, parts), len(np.unique(groups)))
 
 
