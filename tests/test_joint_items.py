@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from lvlm_lens.commands.sweep import consensus_line
 from lvlm_lens.data import Sample
@@ -16,8 +17,12 @@ from lvlm_lens.locate.probe import LinearProbe
 from lvlm_lens.locate.roles import LayerRoles, Role
 
 
+def drawn(number):
+    return Image.new("RGB", (8, 8), (number, 100, 100))
+
+
 def picture(number):
-    return ImageDrawn(str, (number,))  # never loaded: only compared
+    return ImageDrawn(drawn, (number,))
 
 
 def items(n=40, **more):

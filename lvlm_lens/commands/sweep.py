@@ -194,7 +194,7 @@ def print_summary(result: SweepResult) -> None:
             roles.add_row(
                 role.name,
                 f"{role.range[0]}-{role.range[1]}",
-                f"{role.onset} [{role.onset_low}, {role.onset_high}]",
+                f"{role.onset} [{role.onset_low}, {role.onset_high}]{role.at_strength}",
                 str(role.peak),
                 f"{role.value:.3f} [{role.low:.3f}, {role.high:.3f}]",
                 "found" + (f" (not compared with {', '.join(role.missing)})" if role.missing else ""),
@@ -215,10 +215,15 @@ def print_summary(result: SweepResult) -> None:
     for name, reason in left_out.items():
         out.print(f"Not measured: {name}: {reason}")
     order = data["order_test"]
+    if order.get("told") and order.get("difference") is not None:
+        out.print(
+            f"Onset of {order['second']} less that of {order['first']}: {order['difference']:+.1f} blocks "
+            f"[{order['low']:+.1f}, {order['high']:+.1f}]"
+        )
     p_value = "" if order.get("p_value") is None else f" (p = {order['p_value']:.4f})"
     out.print(f"Order: {order['conclusion']}{p_value}\n")
     table = simple_table(
-        "quadrant", "items", "perceived", "refused", "perceived, not refused",
+        "quadrant", "items", "perceived", "refused", "of these not refused, above harmless",
         title="By quadrant (picture, words, together: S safe, U unsafe)", right=("items",),
     )  # fmt: skip
     if data.get("perceived_note"):
@@ -235,7 +240,7 @@ def print_summary(result: SweepResult) -> None:
             str(row["n"]),
             _percent(row["perceived"]),
             _percent(row["refused"]),
-            _percent(row["perceived_not_refused"]),
+            _percent(row["perceived_not_refused_excess"]) if row["quadrant"].endswith("U") else "-",
         ]
         if backbone is not None:
             cells.append(_percent(in_words[row["quadrant"]]) if row["quadrant"] in in_words else "-")

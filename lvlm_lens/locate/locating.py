@@ -36,6 +36,7 @@ from ..stats.groups import sample_words, share_excess, share_interval
 from ..stats.onset import rises
 from ..stats.strength import measure_scalar_strength, measure_strength
 from ..stats.threshold import FALSE_POSITIVES, above_threshold
+from .blocks import as_blocks
 from .curve import Curve, curve_from_draws
 from .evidence import Evidence
 from .nuisance import nuisance_features
@@ -301,6 +302,16 @@ def _semantics(
     except DataError as error:
         return None, None, f"the joint concept cannot be measured: {error}"
     return curve, fitted, ""
+
+
+def with_rise(
+    curve: Curve, activations: Any, labels: np.ndarray, groups: np.ndarray, fold: np.ndarray, seed: int
+) -> Curve:
+    """A probe's curve with its onsets; ``activations [n, block, d]``, or what :func:`~.blocks.as_blocks` takes."""
+    source = as_blocks(activations)
+    sign = np.where(np.asarray(labels) > 0, 1, -1)
+    strength = measure_strength((source.block(block) for block in source.blocks), sign, groups, fold, seed=seed)
+    return replace(curve, rise=rises(strength, seed=seed)[0])
 
 
 def lens_curve(

@@ -86,6 +86,33 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["factor", "variants", "same_verdict", "largest_shift", "overlapping"])
 
 
+SHARES = (2, 4, 8)
+"""Fewer groups: a half, a quarter, an eighth."""
+LEAST = 20
+"""Groups that a variant needs."""
+
+
+def fewer_items(
+    measure: Callable[[Any, Any, Any, int], Curve], activations: Any, labels: Any, groups: Any = None, seed: int = 0
+) -> dict[str, Callable[[], Curve]]:
+    """Variants on fewer groups, drawn at random: does the onset move with the number of items?
+
+    Arguments as in :func:`sample_and_seed`; the parts are nested, and those of fewer than :data:`LEAST` groups are left
+    out.
+    """
+    labels = np.asarray(labels)
+    index = np.unique(np.arange(len(labels)) if groups is None else groups, return_inverse=True)[1].reshape(-1)
+    count = int(index.max()) + 1
+    place = np.random.default_rng(seed).permutation(count)[index]
+
+    def on(mask: np.ndarray) -> Callable[[], Curve]:
+        part = None if groups is None else np.asarray(groups)[mask]
+        return lambda: measure(SelectedBlocks(activations, mask), labels[mask], part, 0)
+
+    masks = [place < count // share for share in SHARES if count // share >= LEAST]
+    return {f"{int(mask.sum())} items": on(mask) for mask in masks}
+
+
 def sample_and_seed(
     measure: Callable[[Any, Any, Any, int], Curve],
     activations: Any,

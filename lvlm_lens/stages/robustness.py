@@ -1,6 +1,7 @@
 """Are the roles where they are whatever sample, seed, position, template and pooling are taken?
 
-Each role's headline curve is measured again under every variant.  The reference and the variants are compared without
+Each role's headline curve is measured again under every variant, and on a half, a quarter and an eighth of the groups:
+the onset against the number of items.  The reference and the variants are compared without
 the twin's curve (it was read at one place only) and with the same scalar baselines (words, picture, input embedding),
 so that all have the same floor to rise above.
 """
@@ -16,12 +17,12 @@ import numpy as np
 
 from ..errors import LensError
 from ..locate.blocks import as_blocks
-from ..locate.curve import Curve, curve_from_draws
+from ..locate.curve import Curve
 from ..locate.elsewhere import Reading, read_elsewhere
-from ..locate.locating import joint_items
+from ..locate.locating import joint_items, lens_curve, with_rise
 from ..locate.probe import LinearProbe
-from ..locate.robustness import robustness_table, sample_and_seed, summary
-from ..locate.statistics import Resampling, permute_labels, weighted_auroc
+from ..locate.robustness import fewer_items, robustness_table, sample_and_seed, summary
+from ..locate.statistics import group_folds
 from ..locate.study import Study
 
 MOST = 300
@@ -58,6 +59,7 @@ def robustness_stage(study: Study) -> dict[str, Any]:
         variants: dict[str, dict[str, Callable[[], Curve]]] = dict(
             sample_and_seed(again, whole, study.labels[chosen], study.groups[chosen], halves=1)
         )
+        variants["items"] = fewer_items(again, whole, study.labels[chosen], study.groups[chosen], study.seed)
         for factor, settings in readings.items():
             variants[factor] = {}
             for name, reading in settings.items():
@@ -140,7 +142,8 @@ def _probe(study: Study) -> Measure:
         probe = LinearProbe(
             folds=study.folds, permutations=20, replicates=min(study.replicates, 300), random_state=seed
         )
-        return probe.fit(activations, labels, groups).curve_
+        curve = probe.fit(activations, labels, groups).curve_
+        return with_rise(curve, activations, labels, groups, probe.fold_, seed)
 
     return measure
 
@@ -149,9 +152,5 @@ def _lens(activations: Any, labels: np.ndarray, groups: np.ndarray, seed: int) -
     """AUROC of the lens's refusal log-odds, ``[n, block, 1]``."""
     source = as_blocks(activations)
     scores = np.concatenate([source.block(block) for block in source.blocks], 1)
-    draws = Resampling(groups, 300, seed)
-    shuffled = permute_labels(labels, groups, 40, seed + 1)
-    return curve_from_draws(
-        "expression", source.blocks, weighted_auroc(scores, labels)[0], weighted_auroc(scores, labels, draws.weights()),
-        np.stack([weighted_auroc(scores, row)[0] for row in shuffled]), unit="AUROC", n=len(labels),
-    )  # fmt: skip
+    settings = {"random_state": seed, "replicates": 300, "permutations": 40}
+    return lens_curve(scores, source.blocks, labels, groups, group_folds(labels, groups, random_state=seed), settings)

@@ -107,11 +107,16 @@ def end_of_plateau(squared: np.ndarray) -> int:
     width = max(1, len(squared) // 8)
     padded = np.pad(squared, (width // 2, (width - 1) // 2), mode="edge")
     smooth = np.convolve(padded, np.full(width, 1 / width), "valid")
+    if not smooth.max() > 0:
+        return len(squared) - 1
     return int(np.flatnonzero(smooth >= FALL * smooth.max())[-1])
 
 
 def rises(strength: Strength, draws: int = DRAWS, seed: int = 0) -> list[Rise]:
     """Onsets of every role, with draws that belong to one another draw by draw."""
+    if not (np.isfinite(strength.squared).all() and np.isfinite(strength.covariance).all()):
+        nothing = Rise(np.full(len(HEIGHTS), np.nan), np.full((draws, len(HEIGHTS)), np.nan), 0.0, 0, strength.groups)
+        return [nothing] * len(strength.squared)
     ends = [end_of_plateau(row) + 1 for row in strength.squared]
     fits, own, tops = [], [], []
     for row, end in zip(strength.squared, ends, strict=True):

@@ -1,11 +1,11 @@
 """Who is above a threshold, at a stated false-positive rate, whatever the share of positives.
 
 A probe's own zero is where both classes are equally likely *in the training data*: with nine harmful items of ten it
-calls everything harmful.  Here the threshold of a fold comes from the negatives of the other folds, as the quantile that
-a new negative exceeds with at most the stated probability (the split-conformal quantile, Vovk et al. 2005), and the
-block is the one that is best on the other folds.  The negatives of a fold are themselves read at the block that is best
-without them (cross-conformal, Vovk 2015): at a block that was chosen because they score low there, the threshold would
-be too low for others.
+calls everything harmful.  Here the threshold of a fold comes from the negatives of the other folds, as the quantile
+that a new negative exceeds with at most the stated probability (the split-conformal quantile, Vovk et al. 2005), and
+the block is the one that is best on the other folds.  The negatives of a fold are themselves read at the block that is
+best without them (cross-conformal, Vovk 2015): at a block that was chosen because they score low there, the threshold
+would be too low for others.
 """
 
 from __future__ import annotations

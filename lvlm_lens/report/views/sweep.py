@@ -131,13 +131,15 @@ def _role_text(data: Mapping[str, Any], name: str) -> Text:
         return Text(f"{name.capitalize()}: {Role.from_dict(role).absence}. {capital(role['reason'])}.", lead=True)
     beaten = ", ".join(f"{key.replace('_', ' ')} {value[0]:.2f}" for key, value in role["beaten"].items())
     return Text(
-        f"{name.capitalize()} begins in block {role['onset']} [{role['onset_low']}, {role['onset_high']}] and is "
+        f"{name.capitalize()} begins in block {role['onset']} [{role['onset_low']}, {role['onset_high']}]"
+        f"{Role.from_dict(role).at_strength} and is "
         f"highest in block {role['peak']}: {interval(role['value'], role['low'], role['high'])} AUROC. "
         f"Beaten there: {beaten}.",
         lead=True,
     )
 
 
+EMPTY = {"value": None, "low": None, "high": None}
 _QUADRANT_WORDS = {"S": "safe", "U": "unsafe", "?": "unknown"}
 
 
@@ -156,14 +158,14 @@ def _quadrants(data: Mapping[str, Any]) -> list[Any]:
             r["n"],
             r["perceived"],
             r["refused"],
-            r["perceived_not_refused"],
+            r.get("perceived_not_refused_excess", r["perceived_not_refused"]) if r["quadrant"].endswith("U") else EMPTY,
         ]
         for r in data["quadrants"]
     ]
     note = data.get("perceived_note")
     table = Table(
         "Share of items that the probe perceives, that the model refuses, and that are perceived and not refused",
-        ["items", "n", "perceived", "refused", "perceived, not refused"],
+        ["items", "n", "perceived", "refused", "perceived and not refused, above the harmless items"],
         rows,
     )
     return [table, *([Text(f"Perceived: {note}")] if note else [])]
