@@ -173,11 +173,11 @@ def test_tabulation_counts_by_hand():
 
     rows = [one(3, 3, 3, 3), one(3, 4, 4, 5), one(3, 6, 5, 7), one(3, None), one(None, 2, 2, 2), one(None, None)]
     order = [
-        Ordered(50, 2, 0.01),
-        Ordered(50, 2, None),
-        Ordered(50, 0, 0.2),
-        Ordered(50, -1, 0.01),
-        Ordered(50, 4, 0.01),
+        Ordered(50, 2, "perception", True),
+        Ordered(50, 2, None, False),
+        Ordered(50, 0, None, True),
+        Ordered(50, -1, "perception", True),
+        Ordered(50, 4, "perception", True),
     ]
     result = tabulate([Trial(EASY, tuple(rows), tuple(order), 0.0)], [50])
     row = result["measures"][0]
@@ -198,6 +198,7 @@ def test_the_record_says_where_each_measure_stands():
     record = load_record()
     assert record["models"] >= 40 and 200 in record["pairs"] and record["seed"] >= 1
     assert tabulate_again(record) == record["standing"]
+    assert standing("order_test") == "untested"  # the recorded study asked a test that was withdrawn
     assert standing("perception") == standing("linear_probe") == record["standing"]["linear_probe"]
     assert standing("no such measure") == "untested"
     assert all(standing(name) == "reached" for name in trusted_measures())
