@@ -450,4 +450,3 @@ def _flat(row: dict[str, Any]) -> dict[str, Any]:
     for key in ("attack_success", "complied", "over_refusal", "accuracy", "agreement"):
         flat |= {key: row[key]["value"], f"{key}_low": row[key]["low"], f"{key}_high": row[key]["high"]}
     return flat | row.get("detection", {}) | {f"{k}_per_query": v for k, v in row["cost"].items()}
-

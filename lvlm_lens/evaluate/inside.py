@@ -121,4 +121,3 @@ def _change(after: Curve, before: Curve) -> dict[str, Any]:
         low, high = np.nanquantile(sample, [0.025, 0.975])
         found |= {name: float(value), f"{name}_low": float(low), f"{name}_high": float(high)}
     return {**found, "block": before.peak}
-

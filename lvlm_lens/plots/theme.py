@@ -36,6 +36,7 @@ BASELINE_COLOURS = {
 BASELINE_TITLES = {
     "text_only": "words only",
     "image_only": "picture only",
+    "nuisance": "length, size, brightness",
     "input_embedding": "input embeddings",
     "random_twin": "random-weight twin",
     "random_features": "random features",

@@ -68,9 +68,7 @@ def compare_rivals(
     with stage("reading"):
         evidence = gather_resumable(model, data, folder.path / "activations", config, on_error)
     wanted = {name for procedure in procedures for name in procedure.reads}
-    readings = read_all(
-        model, evidence, data.pairs(), folder.path / "readings", config.batch_size, config.seed, wanted
-    )
+    readings = read_all(model, evidence, data.pairs(), folder.path / "readings", config.batch_size, config.seed, wanted)
     rows = run_rivals(readings, procedures, draws, config.seed)
     table = [{**row.to_dict(), "constructed": constructed(row.name)} for row in rows]
     result = {

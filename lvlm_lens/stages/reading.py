@@ -17,8 +17,8 @@ from ..locate.locating import group_names, harm_labels, quadrant_table
 from ..locate.probe import LinearProbe
 from ..models.loading import BACKBONES
 from ..progress import each
-from ..storage.commit import write_atomic
 from ..stats.threshold import above_threshold
+from ..storage.commit import write_atomic
 from .work import Work
 
 SHARD = 128
