@@ -21,7 +21,7 @@ from lvlm_lens.recipes.running import state_of
 NAMES = [
     *("sasa", "safety-layers", "refusal-direction", "hiddendetect", "first-token", "shiftdc", "information-flow"),
     *("siuo", "mssbench", "mmsafeaware", "ssui", "sia", "coca", "ecso", "adashield", "figstep", "mm-safetybench"),
-    *("srpo", "msr-align", "rational", "spa-vl", "vlguard"),
+    *("srpo", "msr-align", "rational", "safevlm", "hysac", "spa-vl", "vlguard"),
 ]
 
 

@@ -26,6 +26,6 @@ RECIPE = Recipe(
     sets=(SetUse("msr_align"), SetUse("mm_safetybench", "SD_TYPO")),
     stand_in="items with a picture: train split trained on, test split asked",
     take=take_pictures,
-    measure=trained_measure(MSRAlign, "msr_align"),
+    measure=trained_measure(lambda steps: MSRAlign(), "msr_align"),
     passes=passes,
 )

@@ -63,6 +63,6 @@ RECIPE = Recipe(
     sets=(SetUse("rational"), SetUse("mm_safetybench", "SD_TYPO")),
     stand_in="items with a picture: train split trained on, test split asked",
     take=take_pictures,
-    measure=trained_measure(lambda: Rational(reasons="data"), "rational"),
+    measure=trained_measure(lambda steps: Rational(reasons="data"), "rational"),
     passes=passes,
 )

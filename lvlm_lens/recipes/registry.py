@@ -28,6 +28,8 @@ NAMES = (
     "srpo",
     "msr-align",
     "rational",
+    "safevlm",
+    "hysac",
     "spa-vl",
     "vlguard",
 )

@@ -34,6 +34,6 @@ RECIPE = Recipe(
     sets=(SetUse("spa_vl"),),
     stand_in="items with a picture: train split trained on, test split asked",
     take=take_pictures,
-    measure=trained_measure(SPAVL, "spa_vl"),
+    measure=trained_measure(lambda steps: SPAVL(), "spa_vl"),
     passes=passes,
 )

@@ -5,7 +5,12 @@ from __future__ import annotations
 from ..train.srpo import SRPO
 from .cost import Pass, Shape
 from .recipe import Recipe, SetUse
-from .trained import approximations, take_pictures, trained_measure, training_passes
+from .trained import STEPS, approximations, take_pictures, trained_measure, training_passes
+
+
+def paths(steps: int) -> SRPO:
+    """Ten draws a prefix as RPO takes them; in a limited run three short ones."""
+    return SRPO() if steps == STEPS else SRPO(draws=3, pairs=2, max_new_tokens=16)
 
 
 def passes(shape: Shape) -> list[Pass]:
@@ -35,6 +40,6 @@ RECIPE = Recipe(
     sets=(SetUse("ssui"), SetUse("rsbench"), SetUse("siuo")),
     stand_in="items with a picture: train split trained on, test split asked",
     take=take_pictures,
-    measure=trained_measure(SRPO, "ssui"),
+    measure=trained_measure(paths, "ssui"),
     passes=passes,
 )

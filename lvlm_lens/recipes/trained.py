@@ -36,22 +36,23 @@ def train_parts(context: Context, material: Material, own: str) -> tuple[list[Sa
     return asked_part(context, material)
 
 
-def trained_measure(make: Callable[[], Method], own: str) -> Callable[[Context, Material], Outcome]:
+def trained_measure(make: Callable[[int], Method], own: str) -> Callable[[Context, Material], Outcome]:
     """A recipe's ``measure``: attack success and over-refusal before and after.
 
     Args:
-        make: the method.
+        make: steps of the run to the method.
         own: name of the paper's training set among the recipe's.
     """
 
     def measure(context: Context, material: Material) -> Outcome:
-        method = make()
+        steps = steps_of(context.limit)
+        method = make(steps)
         train, test = train_parts(context, material, own)
         if not train or not any(sample.harmful == 1 for sample in test):
             return Outcome([], [], not_measured="the data hold no training part apart from labelled harmful requests")
         with tempfile.TemporaryDirectory() as spare:
             place = Path(spare if context.folder is None else context.folder) / "adapter"
-            settings = Settings(steps=steps_of(context.limit), seed=context.seed)
+            settings = Settings(steps=steps, seed=context.seed)
             record = method.train(
                 Job(context.model.name, Dataset(train, material.name), settings, place, source=context.model)
             )

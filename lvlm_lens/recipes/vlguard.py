@@ -26,6 +26,6 @@ RECIPE = Recipe(
     sets=(SetUse("vlguard"),),
     stand_in="items with a picture: train split trained on, test split asked",
     take=take_pictures,
-    measure=trained_measure(VLGuard, "vlguard"),
+    measure=trained_measure(lambda steps: VLGuard(), "vlguard"),
     passes=passes,
 )
