@@ -16,6 +16,7 @@ from lvlm_lens.models.tiny.parts import chat_template, drawn, make_tokenizer, si
 from training.smol import chats as chats_module
 from training.smol.adapters import LINEAR, save_adapter, with_adapter
 from training.smol.chats import SmolEncoder, embeds_of, reply_loss
+from training.smol.opposites import opposites, opposites_in_words
 from training.smol.refusals import refusal, wordings
 from training.smol.text import first_token_refusal
 from training.smol.text_data import apart_from, requests
@@ -117,3 +118,16 @@ def test_an_adapter_begins_as_the_one_before_it_ended(base, tmp_path):
     torch.testing.assert_close(second(ids).logits, aim, rtol=1e-4, atol=1e-4)
     untouched = LlamaForCausalLM.from_pretrained(base)(ids).logits
     assert not torch.allclose(untouched, aim, atol=1e-2)
+
+
+def test_opposites_tell_nothing_by_the_thing_or_by_the_request_alone():
+    chance = random.Random(0)
+    for _ in range(20):
+        found = opposites(chance, 2)
+        refuses = [[one.reply.startswith("Sorry") for one in examples] for examples in found.examples]
+        assert [sum(some) for some in refuses] == [2, 2]
+        assert all(a != b for a, b in zip(*refuses, strict=True))
+        assert [one.request for one in found.examples[0]] == [one.request for one in found.examples[1]]
+        assert all(thing in one.reply for thing, some in zip(found.things, found.examples, strict=True) for one in some)
+    words = opposites_in_words(chance, 2)
+    assert len(words) == 8 and len({one.name for one in words}) == 2

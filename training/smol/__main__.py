@@ -12,7 +12,7 @@ from lvlm_lens.data.registry import load_dataset
 from lvlm_lens.models.mini.recipe.journal import Journal
 from lvlm_lens.models.smol import beyond, smol_base_path
 
-from .config import PictureStage, ProjectorStage, TextStage, balance_stage, rules_stage
+from .config import PictureStage, ProjectorStage, TextStage, balance_stage, opposites_stage, rules_stage
 from .knowledge import asked
 from .pictures import save_projector, train_pictures
 from .projector import fit_projector, gallery_of
@@ -37,9 +37,16 @@ def rebuild(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     base = smol_base_path()
     text, balance, projector = TextStage(), balance_stage(), ProjectorStage()
-    pictures, rules = PictureStage(), rules_stage()
+    pictures, rules, last = PictureStage(), rules_stage(), opposites_stage()
     journal = Journal(out / "training_log.jsonl")
-    stages = {"text": text, "balance": balance, "projector": projector, "pictures": pictures, "rules": rules}
+    stages = {
+        "text": text,
+        "balance": balance,
+        "projector": projector,
+        "pictures": pictures,
+        "rules": rules,
+        "opposites": last,
+    }
     journal.write(
         stage="start", recipe={name: asdict(stage) for name, stage in stages.items()}, torch=torch.__version__
     )
@@ -53,6 +60,7 @@ def rebuild(out: Path) -> None:
     save_projector(fitted, out / "projector.safetensors")
     train_pictures(base, out / "text_adapter", fitted, gallery, out, pictures, avoid, SEED, journal)
     train_pictures(base, out / "picture_adapter", fitted, gallery, out, rules, avoid, SEED + 10, journal)
+    train_pictures(base, out / "picture_adapter", fitted, gallery, out, last, avoid, SEED + 20, journal)
 
 
 if __name__ == "__main__":

@@ -87,6 +87,8 @@ class PictureStage:
     told: int = 4
     """Chats of ``mini``'s world told in words in that row."""
     replay_mix: dict[str, float] = field(default_factory=lambda: {"joint": 0.7, "intent": 0.1, "fact": 0.2})
+    opposites: int = 0
+    """Requests of each kind about two things shown in a step (``opposites.py``); 0 draws all questions one by one."""
     replay_rows: int = 1
     """Rows of text a step."""
     replay_weight: float = 0.5
@@ -103,8 +105,17 @@ def rules_stage() -> PictureStage:
     now told in words, and among them are those that teach the rule by itself: of which only some properties are told.
     """
     return PictureStage(
-        steps=230, schedule=230, rate=8e-4, pictures=2, harmful_share=0.4, knowledge_share=0.03, contrasts=3, told=10,
+        steps=100, schedule=230, rate=8e-4, pictures=2, harmful_share=0.4, knowledge_share=0.03, contrasts=3, told=10,
         replay_rows=2, replay_weight=1.0,
         mix={"joint": 0.72, "use": 0.03, "intent": 0.04, "naming": 0.06, "describing": 0.10, "fact": 0.05},
         replay_mix={"joint": 0.40, "abstract": 0.34, "describing": 0.10, "fact": 0.10, "rule": 0.06},
+    )  # fmt: skip
+
+
+def opposites_stage() -> PictureStage:
+    """``smol``, last: questions in which neither the thing nor the request decides by itself."""
+    return PictureStage(
+        steps=180, schedule=180, rate=8e-4, pictures=2, questions=2, opposites=3, contrasts=2, told=0,
+        replay_weight=1.0, knowledge_share=0.15,
+        mix={"joint": 0.1, "intent": 0.15, "naming": 0.40, "describing": 0.15, "fact": 0.20},
     )  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from .adapters import save_adapter, with_adapter
 from .chats import SmolEncoder, embeds_of, hidden_of, reply_loss
 from .config import PictureStage, TextStage
 from .knowledge import Knowledge
+from .opposites import opposites, opposites_in_words
 from .projector import tower_of_mini
 from .text import first_token_refusal, text_packs, text_validation
 from .text_data import apart_from, requests
@@ -51,7 +52,29 @@ def picture_packs(
         drawn = draw(chance, stage.mix, table)
         return drawn.thing, encoder.encode(drawn.example, pictures=1)
 
-    return packs_of(chat, stage.questions, gallery.of, chance)
+    if not stage.opposites:
+        return packs_of(chat, stage.questions, gallery.of, chance)
+    return _opposite_packs(stage, encoder, chat, gallery, chance)
+
+
+def _opposite_packs(
+    stage: PictureStage,
+    encoder: SmolEncoder,
+    chat: Callable[[], tuple[str, Encoded]],
+    gallery: Gallery,
+    chance: random.Random,
+) -> Iterator[Pack]:
+    """Two pictures of :func:`~.opposites.opposites` after each other, with ``stage.questions`` others about each."""
+    others: dict[str, list[Encoded]] = {}
+    for _ in range(6000):
+        thing, encoded = chat()
+        others.setdefault(thing, []).append(encoded)
+    while True:
+        found = opposites(chance, stage.opposites)
+        for thing, examples in zip(found.things, found.examples, strict=True):
+            chats = [encoder.encode(one, pictures=1) for one in examples]
+            chats += chance.sample(others[thing], stage.questions)
+            yield Pack(chance.choice(gallery.of[thing]), chats)
 
 
 def replay_packs(
@@ -63,8 +86,10 @@ def replay_packs(
     rows = text_packs(TextStage(chats=stage.contrasts, harmful=stage.contrasts // 2), encoder, some, voice, seed + 1)
     table = makers(0.5)
     while True:
-        told = [encoder.encode(in_words(chance, draw(chance, stage.replay_mix, table))) for _ in range(stage.told)]
-        yield Pack(-1, [*next(rows).chats, *told])
+        told = [in_words(chance, draw(chance, stage.replay_mix, table)) for _ in range(stage.told)]
+        if stage.opposites:
+            told += opposites_in_words(chance, stage.opposites)
+        yield Pack(-1, [*next(rows).chats, *map(encoder.encode, told)])
 
 
 class Validation:
