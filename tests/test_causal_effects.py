@@ -95,7 +95,7 @@ def test_qk_fix_equals_a_patch_whose_softmax_is_followed_linearly(site: str) -> 
     """AtP*'s change of a pattern, worked out from few forwards, equals the pattern of a real single patch."""
     from lvlm_lens.activations.sites import Site
     from lvlm_lens.causal.attribution import _pattern_changes, _patterns
-    from lvlm_lens.interventions.engine import record
+    from lvlm_lens.interventions.recording import record
 
     model, pair = tiny(), make_pairs(1)[0]
     encoded = {side: model.encode(getattr(pair, side)) for side in ("clean", "corrupted")}

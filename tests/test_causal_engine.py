@@ -12,7 +12,10 @@ from lvlm_lens.activations.sites import Site, tap
 from lvlm_lens.causal.cells import PER_HEAD, SiteAxis, build_cell
 from lvlm_lens.data import ImageObject, Sample
 from lvlm_lens.errors import SiteError
-from lvlm_lens.interventions.engine import Cell, Write, _last_logits, full, obstacle, record, resume, suffix_starts
+from lvlm_lens.interventions.cell import Cell, Write, full
+from lvlm_lens.interventions.engine import resume
+from lvlm_lens.interventions.reach import obstacle, suffix_starts
+from lvlm_lens.interventions.recording import last_logits, record
 from lvlm_lens.models.tiny import TINY, tiny_model
 
 SITES = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "q", "k", "v", "z", "pattern")
@@ -122,20 +125,20 @@ def test_recording_does_not_change_the_model_and_keeps_its_logits() -> None:
     recording = record(model, encoded, [Site("resid_post", 0)], low=3)
     assert torch.allclose(recording.logits, before, atol=1e-6)
     assert torch.equal(model.logits(encoded), before)
-    assert recording.pre[0].shape[1] == encoded.length - 3 and len(recording.pre) == model.n_blocks + 1
+    assert recording.left[0].shape[1] == encoded.length - 3 and len(recording.left) == model.n_blocks + 1
 
 
 def test_suffix_starts_follow_the_masks() -> None:
     """A block of tokens that see each other starts at its first token; plain causal ones at themselves."""
-    from lvlm_lens.interventions.engine import Recording
+    from lvlm_lens.interventions.recording import Recording
 
     length = 6
     seen = torch.ones(length, length, dtype=torch.bool).tril()
     seen[1:4, 1:4] = True
     rec = Recording(1, length, [length - 1], torch.ones(1, length, dtype=torch.bool), 0)
-    rec.calls = [{"attention_mask": None}, {"attention_mask": seen[None, None]}]
+    rec.calls = {0: {"attention_mask": None}, 1: {"attention_mask": seen[None, None]}}
     assert suffix_starts(rec).tolist() == [[0, 1, 1, 1, 4, 5]]
-    rec.calls = [{"attention_mask": torch.zeros(1, 1, length, length)}]  # a prefix model: everything sees everything
+    rec.calls = {0: {"attention_mask": torch.zeros(1, 1, length, length)}}  # a prefix model: everything sees everything
     assert suffix_starts(rec).tolist() == [[0] * length]
 
 
@@ -166,4 +169,4 @@ def test_bfloat16_is_close() -> None:
     cells = [build_cell(SiteAxis("resid_post"), [1], row, (30,), donor, (30,)) for row in range(3)]
     fast, plain = run_resumed(model, recipient, cells), full(model, encoded[1], cells)
     assert float((fast - plain).abs().max()) <= 0.1 * max(1.0, float(plain.abs().max()))
-    assert torch.equal(_last_logits(model, encoded[1]), model.logits(encoded[1]))
+    assert torch.equal(last_logits(model, encoded[1]), model.logits(encoded[1]))

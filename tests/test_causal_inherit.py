@@ -11,8 +11,11 @@ from lvlm_lens import LVLM
 from lvlm_lens.activations.sites import Site
 from lvlm_lens.causal.cells import SiteAxis, build_cell
 from lvlm_lens.data import ImageObject, Sample
-from lvlm_lens.interventions.engine import Recording, full, obstacle, record, resume
+from lvlm_lens.interventions.cell import full
+from lvlm_lens.interventions.engine import resume
 from lvlm_lens.interventions.inherit import Inheritance
+from lvlm_lens.interventions.reach import obstacle
+from lvlm_lens.interventions.recording import Recording, record
 from lvlm_lens.models.encode import Encoded
 from lvlm_lens.models.tiny import TINY, tiny_model
 

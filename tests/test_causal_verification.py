@@ -9,9 +9,8 @@ from PIL import Image
 from test_causal_grid import make_pairs, token_difference
 
 from lvlm_lens import LVLM, patch_grid
-from lvlm_lens.causal import verification
 from lvlm_lens.data import ImageObject, Sample
-from lvlm_lens.interventions import engine
+from lvlm_lens.interventions import engine, verification
 from lvlm_lens.models.tiny import tiny_model
 
 DTYPES = [torch.float32, torch.bfloat16]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from functools import partial
 
 import numpy as np
@@ -12,12 +11,12 @@ from test_causal_grid import make_pairs, tiny
 
 from lvlm_lens import LVLM
 from lvlm_lens.activations import capture
-from lvlm_lens.causal import head_scan
 from lvlm_lens.causal.head_scan import scan_heads
 from lvlm_lens.causal.knockout import attention_knockout
 from lvlm_lens.causal.refusal_direction import after_instruction, candidate_directions, select_refusal_direction
 from lvlm_lens.causal.scaled_blocks import scaled_blocks, sharpen_range
 from lvlm_lens.errors import DataError, UsageError
+from lvlm_lens.interventions import rerun
 from lvlm_lens.locate.check_measure import check_measure
 from lvlm_lens.locate.mean_effect import MeanEffect
 from lvlm_lens.models.refusal_tokens import refusal_log_odds, refusal_token_ids
@@ -71,18 +70,16 @@ def test_head_scan_equals_o_proj_columns_set_to_zero(model):
     assert scan.ablated.shape == (2, model.anatomy.n_heads, 2, 64) and scan.reason is None
 
 
-def test_heads_are_run_in_full_where_something_passes_between_blocks(monkeypatch):
-    """DeepStack adds to the residual between blocks: runs begun at a block would miss it, and the check notices."""
+def test_heads_of_a_family_that_adds_between_blocks_are_resumed(monkeypatch):
+    """DeepStack adds to the residual between blocks: recorded and added again, so runs begun at a block are right."""
     model = LVLM(*tiny_model("qwen3_vl"))
     data = members(2)[0]
     scan = scan_heads(model, data, [0, 2])
-    monkeypatch.setattr(head_scan._Calls, "run", lambda self, first: pytest.fail("begun at a block"))
-    monkeypatch.setattr(head_scan._Calls, "kept", [], raising=False)
-    monkeypatch.setattr(head_scan._Calls, "recording", lambda self: nullcontext())
+    assert scan.reason is None
+    monkeypatch.setattr(rerun, "allowed", lambda *_: -1.0)
     whole = scan_heads(model, data, [0, 2])
-    assert whole.reason == "blocks are not each called once in a forward"
+    assert "differs from the whole" in whole.reason
     np.testing.assert_allclose(scan.kl, whole.kl, atol=1e-5)
-    assert scan.reason is None or "differs from the whole" in scan.reason
 
 
 def test_scaled_blocks_equal_scaled_weights_and_leave_nothing(model):

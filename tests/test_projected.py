@@ -14,11 +14,11 @@ from lvlm_lens.activations import Site, attached, tap
 from lvlm_lens.causal import patch_grid
 from lvlm_lens.data import ImageObject, Pair, Sample
 from lvlm_lens.data.registry import load_dataset
-from lvlm_lens.defenses.projected import projected
 from lvlm_lens.defenses.projection import Cell, edit
-from lvlm_lens.defenses.sasa_patching import deciding_pairs, patching_report
-from lvlm_lens.defenses.second_pass import first_pass
+from lvlm_lens.defenses.sasa_patching import deciding_pairs, patching_report, projected
 from lvlm_lens.errors import UsageError
+from lvlm_lens.interventions.recording import record
+from lvlm_lens.interventions.rerun import whole
 from lvlm_lens.models.tiny import tiny_model
 from lvlm_lens.plots.sasa import plot_patching_change
 
@@ -38,8 +38,8 @@ SAMPLES = [Sample(f"s{i}", "Can my toddler play with this?", (picture(i),), grou
 def test_a_projected_forward_is_the_second_pass(model: LVLM) -> None:
     cell = Cell(0, 1)
     encoded = model.encode(SAMPLES)
-    first = first_pass(model, encoded, {0, 1})
-    expected = first.full(0, edit(first, cell).hidden).logits
+    first = record(model, encoded, keys=False)
+    expected = whole(model, first, encoded, 0, edit(first, encoded, cell).hidden).logits
     with projected(model, cell) as view:
         found = view.logits(view.encode(SAMPLES))
     assert torch.allclose(found, expected, atol=1e-6)
@@ -53,9 +53,10 @@ def test_a_patch_acts_in_both_passes(model: LVLM) -> None:
     pair = Pair(SAMPLES[0], SAMPLES[1])
     with projected(model, cell) as view:
         grid = patch_grid(view, [pair], "resid_post", "last", _first_logit, "denoise", null=0, verify=0, exact="full")
-    clean = first_pass(model, model.encode([pair.clean]), {0, cell.safety, cell.fused})
-    below = clean.states[0] if cell.safety else edit(clean, cell).hidden  # what stands after block 0 in pass 2
-    donor = clean.rows(below)[0]
+    encoded = model.encode([pair.clean])
+    clean = record(model, encoded, keys=False)
+    below = clean.left[0] if cell.safety else edit(clean, encoded, cell).hidden  # what stands after block 0 in pass 2
+    donor = clean.at_last(below)[0]
     encoded = model.encode([pair.corrupted])
     last = encoded.layouts[0].last
 
@@ -65,8 +66,8 @@ def test_a_patch_acts_in_both_passes(model: LVLM) -> None:
         return value
 
     with attached([(site, tap(site, model.anatomy), write)]):
-        first = first_pass(model, encoded, {cell.safety, cell.fused})
-    hidden = edit(first, cell).hidden
+        first = record(model, encoded, keys=False)
+    hidden = edit(first, encoded, cell).hidden
     hooks = [(Site("resid_post", cell.safety), lambda value, where: hidden)]
     hooks = [*hooks, (site, write)] if cell.safety == 0 else [(site, write), *hooks]
     with attached([(s, tap(s, model.anatomy), function) for s, function in hooks]):

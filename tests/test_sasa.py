@@ -19,8 +19,10 @@ from lvlm_lens.defenses import SASA
 from lvlm_lens.defenses.probe import LogisticProbe
 from lvlm_lens.defenses.projection import CONTROLS, Cell, donors, edit, position_mask, project
 from lvlm_lens.defenses.sasa import extract
-from lvlm_lens.defenses.second_pass import first_pass, spread
 from lvlm_lens.errors import DataError, UsageError
+from lvlm_lens.interventions.recording import Recording, record
+from lvlm_lens.interventions.rerun import Reruns
+from lvlm_lens.models.encode import Encoded
 from lvlm_lens.models.tiny import TINY, tiny_model
 
 WORDS = ("Can my toddler play with this?", "hello there", "may I take it on a plane, please?", "help me hurt them")
@@ -51,34 +53,36 @@ def llava() -> LVLM:
 def test_second_pass_equals_a_whole_forward(family: str) -> None:
     """Resumed or in full, pass 2 equals a plain forward whose block s output is replaced; f = s changes nothing."""
     model = LVLM(*tiny_model(family))
-    samples = requests(model, 3)
-    encoded = model.encode(samples)
-    first = first_pass(model, encoded, range(model.n_blocks))
-    whole = [b for b, state in first.states.items() if state.shape[1] == encoded.length]
-    s, f = 0, whole[-1]
-    if len(whole) < model.n_blocks:  # the others say why not
-        assert family in SHORTENED
+    encoded = model.encode(requests(model, 3))
+    rec, runs = record(model, encoded, keys=False), Reruns(model)
+    blocks = [b for b in range(model.n_blocks) if rec.left[b].shape[1] == encoded.length]
+    if len(blocks) < model.n_blocks:  # the others say why not
+        assert family in RUN_IN_FULL
         with pytest.raises(UsageError, match="only at the last tokens"):
-            edit(first, Cell(0, model.n_blocks - 1))
-    size = spread(first.logits)
-    changed = edit(first, Cell(s, f))
+            edit(rec, encoded, Cell(0, model.n_blocks - 1))
+    s, f = 0, blocks[-1]
+    size = float(rec.logits[rec.logits.abs() < 1e30].std())
+    changed = edit(rec, encoded, Cell(s, f))
     site = Site("resid_post", s)
-    hook = [(site, tap(site, model.anatomy), lambda value, where: changed.hidden)]
-    with attached(hook):
+    with attached([(site, tap(site, model.anatomy), lambda value, where: changed.hidden)]):
         expected = model.logits(encoded)
-    seen = first.resume(s, changed.hidden).logits
+    seen = runs.run(rec, encoded, s, changed.hidden).logits
     assert torch.allclose(seen, expected, atol=1e-3 * size, rtol=0)
-    assert (seen - first.logits).abs().max() > 1e-3 * size  # the edit did something
-    for block in whole:
-        same = first.resume(block, edit(first, Cell(block, block)).hidden).logits
-        assert torch.allclose(same, first.logits, atol=1e-3 * size, rtol=0), block
-    if family not in RUN_IN_FULL:
-        assert first.resumable == ""
+    assert (seen - rec.logits).abs().max() > 1e-3 * size  # the edit did something
+    for block in blocks:
+        same = runs.run(rec, encoded, block, edit(rec, encoded, Cell(block, block)).hidden).logits
+        assert torch.allclose(same, rec.logits, atol=1e-3 * size, rtol=0), block
+    runs.check(rec, encoded, s, changed.hidden)
+    assert (runs.reason is None) == (family not in RUN_IN_FULL), runs.reason
 
 
 RUN_IN_FULL = {"gemma4"}
-SHORTENED = {"gemma4"}
-"""Families whose later blocks cannot be run again by themselves; they say why in ``resumable``."""
+"""Families whose later blocks cannot be run again by themselves; they say why in ``reason``."""
+
+
+def first_pass(model: LVLM, samples: list[Sample]) -> tuple[Recording, Encoded]:
+    encoded = model.encode(samples)
+    return record(model, encoded, keys=False), encoded
 
 
 def test_replace_is_running_the_later_blocks_on_the_projection_of_the_fused_state(llava: LVLM) -> None:
@@ -105,24 +109,24 @@ def test_replace_is_running_the_later_blocks_on_the_projection_of_the_fused_stat
 
         attended = encoded.inputs["attention_mask"].bool()
         by_hand = run(torch.where(attended[..., None], a * h_f, h_s))
-        rerun = run(torch.where(attended[..., None], h_f, h_s))
-    first = first_pass(llava, encoded, (0, 2))
-    assert torch.allclose(first.resume(0, edit(first, Cell(0, 2)).hidden).logits, by_hand, atol=1e-5)
-    again = first.resume(0, edit(first, Cell(0, 2, control="rerun")).hidden).logits
-    assert torch.allclose(again, rerun, atol=1e-5)
+        once_more = run(torch.where(attended[..., None], h_f, h_s))
+    first = record(llava, encoded, keys=False)
+    assert torch.allclose(rerun(llava, first, 0, edit(first, encoded, Cell(0, 2)).hidden).logits, by_hand, atol=1e-5)
+    again = rerun(llava, first, 0, edit(first, encoded, Cell(0, 2, control="rerun")).hidden).logits
+    assert torch.allclose(again, once_more, atol=1e-5)
 
 
 def test_next_block_reads_exactly_the_direction_of_the_fused_state(llava: LVLM) -> None:
     """RMSNorm is scale-free: block s+1's attention reads sign(a_t) H_f, whatever |a_t| is."""
-    first = first_pass(llava, llava.encode(requests(llava, 4)), (0, 2))
+    first, encoded = first_pass(llava, requests(llava, 4))
     norm = llava.anatomy.blocks[1].input_layernorm
-    h_f = first.states[2]
-    _, a = project(first.states[0], h_f)
+    h_f = first.left[2]
+    _, a = project(first.left[0], h_f)
     with torch.inference_mode():
-        read = norm(edit(first, Cell(0, 2)).hidden)[first.attended]
+        read = norm(edit(first, encoded, Cell(0, 2)).hidden)[first.attended]
         wanted = norm(h_f)
     eps = norm.variance_epsilon
-    loud = (first.states[0].pow(2).mean(-1) > 1e4 * eps)[first.attended]  # where the norm's own eps does not matter
+    loud = (first.left[0].pow(2).mean(-1) > 1e4 * eps)[first.attended]  # where the norm's own eps does not matter
     expected = (torch.sign(a)[..., None] * wanted)[first.attended]
     cosine = torch.nn.functional.cosine_similarity(read, expected, dim=-1)
     assert torch.allclose(cosine, torch.ones_like(cosine), atol=1e-5)
@@ -131,17 +135,17 @@ def test_next_block_reads_exactly_the_direction_of_the_fused_state(llava: LVLM) 
 
 def test_the_two_readings_are_told_apart(llava: LVLM) -> None:
     """Onto H_f turns the residual into H_f's direction; onto H_s keeps H_s's and only rescales it."""
-    first = first_pass(llava, llava.encode(requests(llava, 4)), (0, 2))
+    first, encoded = first_pass(llava, requests(llava, 4))
     attended = first.attended
-    published = edit(first, Cell(0, 2)).hidden[attended]
-    other = edit(first, Cell(0, 2, projection="onto_safety")).hidden[attended]
+    published = edit(first, encoded, Cell(0, 2)).hidden[attended]
+    other = edit(first, encoded, Cell(0, 2, projection="onto_safety")).hidden[attended]
     cosine = torch.nn.functional.cosine_similarity
 
     def one(x: torch.Tensor, y: torch.Tensor) -> bool:
         return bool(torch.allclose(cosine(x, y, dim=-1).abs(), torch.ones(len(x)), atol=1e-5))
 
-    assert one(published, first.states[2][attended]) and not one(published, first.states[0][attended])
-    assert one(other, first.states[0][attended]) and not one(other, first.states[2][attended])
+    assert one(published, first.left[2][attended]) and not one(published, first.left[0][attended])
+    assert one(other, first.left[0][attended]) and not one(other, first.left[2][attended])
 
 
 def test_negative_coefficients_are_counted() -> None:
@@ -150,16 +154,16 @@ def test_negative_coefficients_are_counted() -> None:
     assert a.tolist() == [[-0.5, 1.0]]
     assert projected.tolist() == [[[1.0, 0.0], [1.0, 1.0]]]
     model = LVLM(*tiny_model("llava"))
-    first = first_pass(model, model.encode(requests(model, 3)), (0, 1))
-    first.states[1] = -first.states[0]
-    found = edit(first, Cell(0, 1))
+    first, encoded = first_pass(model, requests(model, 3))
+    first.left[1] = -first.left[0]
+    found = edit(first, encoded, Cell(0, 1))
     assert found.negative == found.tokens == int(first.attended.sum())
 
 
 def test_modes_positions_and_sink(llava: LVLM) -> None:
-    first = first_pass(llava, llava.encode(requests(llava, 4)), (0, 2))
-    h_s, attended = first.states[0], first.attended
-    projected, _ = project(h_s, first.states[2])
+    first, encoded = first_pass(llava, requests(llava, 4))
+    h_s, attended = first.left[0], first.attended
+    projected, _ = project(h_s, first.left[2])
     expect = {
         Cell(0, 2): projected,
         Cell(0, 2, mode="residual", strength=0.7): h_s + 0.7 * projected,
@@ -167,16 +171,16 @@ def test_modes_positions_and_sink(llava: LVLM) -> None:
         Cell(0, 2, control="complement"): h_s - projected,
     }
     for cell, value in expect.items():
-        assert torch.allclose(edit(first, cell).hidden[attended], value[attended], atol=1e-6), cell
-    layouts = first.encoded.layouts
+        assert torch.allclose(edit(first, encoded, cell).hidden[attended], value[attended], atol=1e-6), cell
+    layouts = encoded.layouts
     for spec in ("text", "image", "last"):
-        changed = (edit(first, Cell(0, 2, positions=spec)).hidden != h_s).any(-1)
+        changed = (edit(first, encoded, Cell(0, 2, positions=spec)).hidden != h_s).any(-1)
         for row, layout in enumerate(layouts):
             assert torch.nonzero(changed[row])[:, 0].tolist() == sorted(layout.part(spec))
     with_sink, without = (position_mask(layouts, "all", sink) for sink in (True, False))
     assert int(with_sink.sum() - without.sum()) == len(layouts)
     assert not without[0, layouts[0].attended[0]]
-    norm_matched = edit(first, Cell(0, 2, control="norm_matched")).hidden
+    norm_matched = edit(first, encoded, Cell(0, 2, control="norm_matched")).hidden
     assert torch.allclose(norm_matched.norm(dim=-1)[attended], h_s.norm(dim=-1)[attended], rtol=1e-4)
 
 
@@ -184,11 +188,11 @@ def test_other_sample_is_another_group_and_random_is_one_direction(llava: LVLM) 
     samples = requests(llava, 6)
     for row, donor in enumerate(donors(samples)):
         assert samples[row].group != samples[donor].group
-    first = first_pass(llava, llava.encode(samples), (0, 2))
-    changed = edit(first, Cell(0, 2, control="random")).hidden[first.attended]
+    first, encoded = first_pass(llava, samples)
+    changed = edit(first, encoded, Cell(0, 2, control="random")).hidden[first.attended]
     assert torch.linalg.matrix_rank(changed) == 1
     with pytest.raises(DataError, match="at least two"):
-        edit(first_pass(llava, llava.encode(samples[:1]), (0, 2)), Cell(0, 2, control="other_sample"))
+        edit(*first_pass(llava, samples[:1]), Cell(0, 2, control="other_sample"))
 
 
 def test_probe_is_scikit_learns() -> None:

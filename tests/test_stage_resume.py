@@ -27,19 +27,19 @@ def model(monkeypatch):
     """A text model, with the rows of every first pass of SASA and of every batch of answers."""
     made = LVLM(*tiny_model("llama"))
     made.passes, made.asked, made.most = [], [], 10**9
-    first, ask = sasa.first_pass, made.generate_batch
+    first, ask = sasa.record, made.generate_batch
 
-    def first_pass(model, encoded, keep):
+    def first_pass(model, encoded, **options):
         if len(made.passes) == made.most:
             raise KeyboardInterrupt
         made.passes.append(len(encoded))
-        return first(model, encoded, keep)
+        return first(model, encoded, **options)
 
     def generate_batch(samples, *args, **options):
         made.asked.append(len(samples))
         return ask(samples, *args, **options)
 
-    monkeypatch.setattr(sasa, "first_pass", first_pass)
+    monkeypatch.setattr(sasa, "record", first_pass)
     monkeypatch.setattr(made, "generate_batch", generate_batch)
     return made
 

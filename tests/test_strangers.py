@@ -18,7 +18,10 @@ from lvlm_lens.activations.check_anatomy import quick_check
 from lvlm_lens.activations.sites import Site
 from lvlm_lens.data import ImageObject, Sample
 from lvlm_lens.errors import ModelError, SiteError
-from lvlm_lens.interventions.engine import Cell, Write, full, obstacle, record, resume
+from lvlm_lens.interventions.cell import Cell, Write, full
+from lvlm_lens.interventions.engine import resume
+from lvlm_lens.interventions.reach import obstacle
+from lvlm_lens.interventions.recording import record
 from lvlm_lens.models import FAMILIES
 
 WORDS = ("Is it safe", "Can my toddler play with this?", "May I take this on a plane, please, or is it not allowed?")

@@ -33,8 +33,10 @@ from torch import nn
 from ..activations.sites import Site
 from ..causal.cells import SiteAxis, build_cell
 from ..errors import UsageError
-from ..interventions.engine import Cell, Recording, record, resume
+from ..interventions.cell import Cell
+from ..interventions.engine import resume
 from ..interventions.inherit import Inheritance
+from ..interventions.recording import Recording, record
 from ..lens import LVLM
 from ..models.encode import Encoded
 from .llava_shape import image_pair, llava_shape

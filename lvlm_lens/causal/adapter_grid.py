@@ -34,11 +34,11 @@ from ..errors import DataError, NumericalError, RunFolderError, SiteError, Usage
 from ..lens import LVLM
 from ..models.batching import in_batches
 from ..storage.commit import write_atomic
-from .adapter_runs import Runs, compare_with_whole, largest, plain_logits
+from ..tolerance import allowed, difference
+from .adapter_runs import Runs, compare_with_whole, plain_logits
 from .adapter_switches import IN_BLOCK, OFF, ON, ON_BUT_RANDOM, OUTSIDE, RANDOM, Config, Switches, Unit, switchable
 from .grid import GridFolder, PatchGrid
 from .metrics import LogitsFunction, Metric, make_metric, numbers
-from .verification import BOUND
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -267,17 +267,16 @@ def _endpoints(plan: _Plan, prompts: Sequence[Any], base: torch.Tensor, trained:
             encoded = runs.model.encode([prompt], system="")
             recorded = runs.record(encoded)
             logits = runs.run(encoded, runs.switches.config(mode), recorded).logits[0].cpu()
-            found[name].append(largest(logits - expected[row]))
-    scale = max(1.0, largest(base), largest(trained))
-    allowed = BOUND.get(runs.model.dtype, 1e-4) * scale
+            found[name].append(difference(logits, expected[row]))
+    limit = allowed(runs.model.dtype, torch.stack([base, trained]))
     result = {
         "prompts": len(prompts), "base": max(found["base"]), "trained": max(found["trained"]),
-        "apart": largest(base - trained), "tolerance": allowed,
+        "apart": difference(base, trained), "tolerance": limit,
     }  # fmt: skip
-    if not (result["base"] <= allowed and result["trained"] <= allowed):
+    if not (result["base"] <= limit and result["trained"] <= limit):
         raise NumericalError(
             f"the adapter's ends are not what plain forwards give: nothing on is {result['base']:.2e} from the base "
-            f"model and all on {result['trained']:.2e} from the trained one, where {allowed:.2e} is allowed"
+            f"model and all on {result['trained']:.2e} from the trained one, where {limit:.2e} is allowed"
         )
     if not result["apart"] > 0:
         raise NumericalError("the adapter changes no logit of these prompts, so there is nothing to take apart")

@@ -24,11 +24,12 @@ from torch import nn
 from ..activations.features import FeatureCache
 from ..activations.hooks import attached
 from ..activations.sites import Site, tap
+from ..interventions.verification import Checked
 from ..lens import LVLM
 from ..models.encode import Encoded
+from ..tolerance import allowed, largest
 from .adapter_switches import OFF, ON, Config, Switches
 from .metrics import Metric, numbers
-from .verification import Checked
 
 CHAINED = {"shared_kv": "late blocks read the keys and values of earlier ones, so none can be skipped"}
 """What families do that forbids skipping blocks."""
@@ -190,24 +191,23 @@ def compare_with_whole(
         return None
     twice = model.encode([*encoded.samples, *encoded.samples])
     rows = list(range(len(encoded)))
-    difference, effect, noise, scale, metric_noise = [], [], 0.0, 1.0, 0.0
+    difference, effect, noise, scale, bound, metric_noise = [], [], 0.0, 1.0, 0.0, 0.0
     for config in chosen:
         near, _ = runs.nearest(config, recorded)
         fast = runs.run(encoded, config, recorded).logits
         plain, again = runs.whole(encoded, config).logits, runs.whole(twice, config).logits[: len(encoded)]
-        difference.append(largest(fast - plain))
-        effect.append(largest(plain - near.logits))
-        noise, scale = max(noise, largest(plain - again)), max(scale, largest(plain))
+        difference.append(_most(fast - plain))
+        effect.append(_most(plain - near.logits))
+        noise, scale = max(noise, _most(plain - again)), max(scale, _most(plain))
+        bound = max(bound, allowed(model.dtype, plain))
         apart = np.abs(numbers(metric, plain, rows) - numbers(metric, again, rows))
         metric_noise = max(metric_noise, float(apart.max()))
     unit = torch.finfo(model.dtype).eps * scale
-    return Checked(np.array(difference), np.array(effect), max(unit, noise), scale, model.dtype, metric_noise)
+    return Checked(np.array(difference), np.array(effect), max(unit, noise), bound, model.dtype, metric_noise)
 
 
-def largest(logits: torch.Tensor) -> float:
-    """The largest size of a logit, those excepted that stand at the dtype's minimum because they are barred."""
-    real = logits.abs()
-    return float(torch.where(real < 1e30, real, 0 * real).max())
+def _most(logits: torch.Tensor) -> float:
+    return float(largest(logits).max())
 
 
 def plain_logits(model: LVLM, forward: Callable[..., Any], prompts: Sequence[Any]) -> torch.Tensor:

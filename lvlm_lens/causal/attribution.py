@@ -25,7 +25,10 @@ from ..activations.hooks import HookFunction, attached
 from ..activations.sites import Site, Tap, tap
 from ..data import Pair
 from ..errors import DataError, SiteError, UsageError
-from ..interventions.engine import _last_logits, full, obstacle, record, resume
+from ..interventions.cell import full
+from ..interventions.engine import resume
+from ..interventions.reach import obstacle
+from ..interventions.recording import last_logits, record
 from ..lens import LVLM
 from ..models.encode import Encoded
 from .cells import Group, SiteAxis, build_cell, position_groups
@@ -171,7 +174,7 @@ def _gradients(
         hooks += [(site, tap(site, model.anatomy), stop) for site in own]
     patterns = [site.block for site in sites if site.name == "pattern" and site.block is not None]
     with torch.enable_grad(), eager_blocks(model, patterns), attached(hooks):
-        logits = _last_logits(model, encoded)
+        logits = last_logits(model, encoded)
         total = metric(logits, list(range(len(encoded)))).sum()
         wanted = list(kept)
         found = torch.autograd.grad(total, [kept[site] for site in wanted], allow_unused=True)
@@ -273,7 +276,7 @@ def _patterns(
     hooks: list[_Hook] = [(site, tap(site, model.anatomy), function) for site, function in edits]
     hooks += [(site, tap(site, model.anatomy), keep) for site in sites]
     with eager_blocks(model, [s.block for s in sites if s.block is not None]), attached(hooks):
-        _last_logits(model, encoded)
+        last_logits(model, encoded)
     return kept
 
 

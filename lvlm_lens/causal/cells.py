@@ -22,8 +22,9 @@ import torch
 
 from ..activations.sites import BLOCK_SITES, Site, tap
 from ..errors import DataError, SiteError, UsageError, near_matches
-from ..interventions.engine import Cell, Recording, Write
+from ..interventions.cell import Cell, Write
 from ..interventions.inherit import Inheritance
+from ..interventions.recording import Recording
 from ..models.anatomy import Anatomy
 from ..models.positions import Atom, Layout, Positions
 

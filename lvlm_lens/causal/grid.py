@@ -20,9 +20,7 @@ from ..stats.groups import bootstrap_mean, bootstrap_ratio
 from ..stats.maxt import attainable, max_t
 from ..storage.commit import replacing, write_atomic, writing
 from ..storage.identity import fingerprint, require
-
-TOLD = 4.0
-"""A change must be so many times the noise (the same forward in another batch shape) to be told from it."""
+from ..tolerance import TOLD
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +78,8 @@ class PatchGrid:
         window: number of blocks patched together; metric: its name.
         engine: ``resumed`` (only what a cell can change was computed) or ``full``; reason: why.
         verification: cells compared with plain forwards, the largest difference of logits, the smallest that was
-            allowed, the noise and the smallest effect it was held against (:mod:`~lvlm_lens.causal.verification`).
+            allowed, the noise and the smallest effect it was held against; see
+            :mod:`lvlm_lens.interventions.verification`.
         meta: settings, model and seeds.
         nulls: the kind of each draw of ``null`` (:mod:`~lvlm_lens.causal.nulls`).
     """

@@ -1,7 +1,7 @@
 """``patch_grid``: every cell of site x block x position, for many matched pairs, both ways.
 
 For each batch of pairs the clean and the corrupted prompts are run once each
-(:func:`~lvlm_lens.interventions.engine.record`), the cells are made (:mod:`.cells`) and resumed
+(:func:`~lvlm_lens.interventions.recording.record`), the cells are made (:mod:`.cells`) and resumed
 (:func:`~lvlm_lens.interventions.engine.resume`), and the metric is taken from each cell's logits at once, so no logits
 are kept.  Denoising writes clean values into the corrupted run (sufficiency), noising the
 reverse (necessity): arXiv 2309.16042, 2404.15255.  In every call some cells, drawn at random from the first batch,
@@ -22,8 +22,13 @@ import torch
 
 from ..data import Pair
 from ..errors import DataError, NumericalError, UsageError
-from ..interventions.engine import UNRESUMABLE, Cell, Recording, full, obstacle, record, resume
+from ..interventions.cell import Cell, full
+from ..interventions.engine import resume
 from ..interventions.inherit import Inheritance
+from ..interventions.reach import UNRESUMABLE, obstacle
+from ..interventions.recording import Recording, record
+from ..interventions.verification import joined
+from ..interventions.verification import verify as compare_cells
 from ..lens import LVLM
 from ..models.encode import Encoded
 from ..models.positions import Layout, Positions
@@ -33,8 +38,6 @@ from .cells import Group, SiteAxis, build_cell, position_groups, site_axis
 from .grid import GridFolder, PatchGrid, _empty
 from .metrics import LogitsFunction, Metric, make_metric, numbers
 from .nulls import NULLS, donors_of, null_kinds, pool_of
-from .verification import joined
-from .verification import verify as compare_cells
 
 Progress = Callable[[int, int], None]
 """Called with (pairs done, pairs in all)."""
@@ -114,7 +117,7 @@ def patch_grid(
         heads: ``each`` patches heads of z, q, k, v one by one; their site is then named ``z.h3``.
         exact: ``auto`` resumes where that is exact and runs in full elsewhere; ``full`` always runs plain forwards.
         verify: number of cells that are compared with plain forwards in this call, and whose effect stands out from
-            the noise of such forwards (:mod:`~lvlm_lens.causal.verification`).
+            the noise of such forwards (:mod:`~lvlm_lens.interventions.verification`).
         null: draws a cell of each null (0: none).
         nulls: what each cell is held against (:mod:`~lvlm_lens.causal.nulls`); donors and covariance are taken from
             the pairs of one batch.
@@ -392,7 +395,8 @@ def _run(plan: _Plan, pairs: Sequence[Pair], which: Sequence[int], verify: int) 
         if reason is None and verify:
             share = min(-(-verify // len(plan.directions)), verify - checked["cells"])
             rec = recordings[recipient]
-            found = compare_cells(model, rec, encoded[recipient], cells, share, plan.metric, plan.max_tokens, plan.seed)
+            measure = partial(numbers, plan.metric)
+            found = compare_cells(model, rec, encoded[recipient], cells, share, measure, plan.max_tokens, plan.seed)
             checked = checked if found is None else joined(checked, found.to_dict())
     if checked["cells"] and checked["wrong"]:
         reason = f"a resumed cell differed by {checked['max_abs_diff']:.2e} from a plain forward"

@@ -22,9 +22,10 @@ import numpy as np
 import torch
 
 from ..data import Sample
-from ..errors import DataError, UsageError, near_matches
+from ..errors import DataError, ModelError, SiteError, UsageError, near_matches
+from ..interventions.recording import Recording
+from ..models.encode import Encoded
 from ..models.positions import Layout, Positions
-from .second_pass import FirstPass
 
 EPS = 1e-6
 
@@ -116,23 +117,33 @@ class Edit:
     negative: int
 
 
-def edit(first: FirstPass, cell: Cell) -> Edit:
-    """The residual to stand after ``cell.safety``.
+def edit(rec: Recording, encoded: Encoded, cell: Cell) -> Edit:
+    """The residual to stand after ``cell.safety``; the recording kept what left both blocks.
 
     Raises:
+        SiteError: a block never ran.
+        ModelError: the family keeps several residual streams, so that there is no ``H_s`` to project.
+        UsageError: the family computes a block at the last tokens only.
         DataError: the control ``other_sample`` in a batch of one.
     """
-    h_s = first.states[cell.safety]  # [batch, position, d]
-    h_f = first.states[cell.fused].to(h_s.device)
-    if h_s.shape[1] != first.attended.shape[1] or h_f.shape[1] != first.attended.shape[1]:
-        raise UsageError(
-            f"family {first.model.anatomy.family.model_type!r} computes block "
-            f"{cell.fused if h_s.shape[1] == first.attended.shape[1] else cell.safety} only at the last tokens of a "
-            "prompt, so there is no state to project at the others; choose earlier blocks"
-        )
-    mask = position_mask(first.encoded.layouts, cell.positions, cell.sink).to(h_s.device)
+    for block in (cell.safety, cell.fused):
+        if block not in rec.left:
+            raise SiteError(f"block {block} did not run in this forward, so its output cannot be projected")
+        if rec.left[block].ndim != 3:
+            raise ModelError(
+                f"this model keeps several residual streams (block output of shape {tuple(rec.left[block].shape)}); "
+                "projecting one block's residual on another's is not defined there"
+            )
+        if rec.left[block].shape[1] != rec.length:
+            raise UsageError(
+                f"this model computes block {block} only at the last tokens of a prompt, so there is no state to "
+                "project at the others; choose earlier blocks"
+            )
+    h_s = rec.left[cell.safety]  # [batch, position, d]
+    h_f = rec.left[cell.fused].to(h_s.device)
+    mask = position_mask(encoded.layouts, cell.positions, cell.sink).to(h_s.device)
     if cell.control == "other_sample":
-        h_f, found = borrowed(h_f, first.encoded.layouts, first.encoded.samples)
+        h_f, found = borrowed(h_f, encoded.layouts, encoded.samples)
         mask &= found.to(mask.device)
     elif cell.control == "random":
         generator = torch.Generator().manual_seed(cell.seed)

@@ -7,7 +7,8 @@ generation.  The equation, the probe's features and its settings were read secon
 independent reimplementation ([3P]); the paper's probe training size, other models and tables are not known.
 
 1. Pass 1, plain: keep H_s and H_f, the residuals after the safety and the fused block, at every position.
-2. Pass 2: put the projection (:mod:`.projection`) after block s, run blocks s+1 .. L-1 (:mod:`.second_pass`).
+2. Pass 2: put the projection (:mod:`.projection`) after block s, run blocks s+1 .. L-1
+   (:mod:`lvlm_lens.interventions.rerun`).
 3. Probe: logistic regression on the first-token logits of pass 2, C = 1, balanced classes, threshold 0.5.
    Unsafe: a fixed refusal.  Safe: the original model generates, untouched.
 
@@ -32,14 +33,17 @@ from ..data import Sample
 from ..data.groups import groups_of
 from ..data.limits import limited_rows
 from ..errors import DataError, ModelError, UsageError
+from ..interventions.recording import Recording, record
+from ..interventions.rerun import Reruns
 from ..lens import LVLM
 from ..locate.statistics import auroc, group_folds
 from ..models.batching import batches, in_batches
+from ..models.encode import Encoded
 from ..storage.arrays import load_arrays, save_arrays
+from ..tolerance import BARRED
 from .base import Detector, labelled
 from .probe import LogisticProbe
 from .projection import Cell, Edit, edit
-from .second_pass import FORBIDDEN, TOLERANCE, FirstPass, first_pass
 from .wide_table import check_room, wide_table
 
 Features = Literal["logits", "last_resid", "fused_resid"]
@@ -56,7 +60,8 @@ class Extracted:
         plain_resid: by block ``[sample, d_model]``; plain_logits: ``[sample, vocab]``.
         cells: by cell ``[sample, feature]`` float32.
         tokens, negative: by cell, tokens edited and tokens whose ``a_t`` was negative.
-        check_error: largest relative difference of a resumed pass from a whole forward (checked on one batch).
+        check_error: largest difference of logits of a resumed pass from a whole forward (checked on one batch), as a
+            share of the largest logit.
         engine: ``"resumed"``, or ``"full forwards: why"``.
     """
 
@@ -112,6 +117,7 @@ def extract(
     logits = wide_table(len(samples), anatomy.vocab_size)
     made = Extracted(np.empty(0), {}, np.empty(0), {}, dict.fromkeys(cells, 0), dict.fromkeys(cells, 0))
     checked = engine is not None or not cells
+    reruns = Reruns(model, None if engine in (None, "resumed") else engine)
     made.engine = engine or made.engine
 
     asked = f"{model.name} {features} {plain_blocks} {keep} {[str(cell) for cell in cells]}"
@@ -126,20 +132,23 @@ def extract(
                 found = _Passes.load(file)
                 if not checked:
                     made.check_error, made.engine, checked = found.check_error, found.engine, True
+                    reruns.reason = None if found.engine == "resumed" else found.engine
                 return found
-        first = first_pass(model, model.encode([samples[i] for i in batch]), keep)
+        encoded = model.encode([samples[i] for i in batch])
+        rec = record(model, encoded, keys=False, after=keep)
+        assert rec.logits is not None
         if not checked:
-            made.check_error, made.engine = _checked(first, cells)
-            checked = True
-        if made.engine != "resumed":
-            first.resumable = first.resumable or made.engine
+            cell = min(cells, key=lambda c: c.safety)  # the longest way to resume
+            reruns.check(rec, encoded, cell.safety, edit(rec, encoded, cell).hidden)
+            made.check_error, checked = reruns.error or 0.0, True
+            made.engine = "resumed" if reruns.reason is None else f"full forwards: {reruns.reason}"
         second = []
         for cell in cells:  # the device holds the logits of one cell at a time
-            value, changed = _second(first, cell, features)
+            value, changed = _second(reruns, rec, encoded, cell, features)
             second.append((_numbers(value), changed))
         found = _Passes(
-            _numbers(usable(first.logits)),
-            [_numbers(first.rows(first.states[block]).float()) for block in plain_blocks],
+            _numbers(usable(rec.logits)),
+            [_numbers(rec.at_last(rec.left[block]).float()) for block in plain_blocks],
             [value for value, _ in second],
             [changed.tokens for _, changed in second],
             [changed.negative for _, changed in second],
@@ -167,30 +176,22 @@ def extract(
     return made
 
 
-def _second(first: FirstPass, cell: Cell, features: Features) -> tuple[torch.Tensor, Edit]:
-    changed = edit(first, cell)
+def _second(
+    reruns: Reruns, rec: Recording, encoded: Encoded, cell: Cell, features: Features
+) -> tuple[torch.Tensor, Edit]:
+    changed = edit(rec, encoded, cell)
     if features == "fused_resid" and cell.fused == cell.safety:
-        return first.rows(changed.hidden).float(), changed
-    second = first.resume(cell.safety, changed.hidden, keep=(cell.fused,) if features == "fused_resid" else ())
+        return rec.at_last(changed.hidden).float(), changed
+    keep = (cell.fused,) if features == "fused_resid" else ()
+    second = reruns.run(rec, encoded, cell.safety, changed.hidden, keep=keep)
     if features == "fused_resid":
-        return second.kept[cell.fused], changed
-    return (usable(second.logits) if features == "logits" else second.last_resid), changed
+        return second.states[cell.fused], changed
+    return (usable(second.logits) if features == "logits" else second.states[reruns.model.n_blocks - 1]), changed
 
 
 def usable(logits: torch.Tensor) -> torch.Tensor:
-    """Logits as features: forbidden tokens, whose logit is the dtype's minimum, count 0."""
-    return logits.masked_fill(logits < FORBIDDEN, 0.0)
-
-
-def _checked(first: FirstPass, cells: Sequence[Cell]) -> tuple[float, str]:
-    """Compare one resumed pass with a whole forward; a family that differs runs in full."""
-    if first.resumable:
-        return 0.0, f"full forwards: {first.resumable}"
-    cell = min(cells, key=lambda c: c.safety)  # the longest way to resume
-    error = first.check(cell.safety, edit(first, cell).hidden)
-    if error <= TOLERANCE:
-        return error, "resumed"
-    return error, f"full forwards: a resumed pass differs by {error:.1e} of the logits' spread"
+    """Logits as features: barred tokens, whose logit is the dtype's minimum, count 0."""
+    return logits.masked_fill(logits < -BARRED, 0.0)
 
 
 class _Passes(NamedTuple):
@@ -421,8 +422,9 @@ class SASA(Detector):
 
         def edited(batch: list[int]) -> Activations:
             few = [data[i] for i in batch]
-            first = first_pass(model, model.encode(few), (self.cell_.safety, self.cell_.fused))
-            hidden = edit(first, self.cell_).hidden
+            encoded = model.encode(few)
+            rec = record(model, encoded, keys=False, after=(self.cell_.safety, self.cell_.fused))
+            hidden = edit(rec, encoded, self.cell_).hidden
             # the batch is in the order in which capture puts it, so that rows of the edit are rows of the forward
             edits = [(site, lambda value, where, hidden=hidden: hidden)]
             return capture(model, few, sites, positions, batch_size=len(few), edits=edits, **options)

@@ -17,12 +17,13 @@ import torch
 
 from ..data import Sample
 from ..data.groups import groups_of
+from ..interventions.recording import record
+from ..interventions.rerun import Reruns
 from ..lens import LVLM
 from ..locate.statistics import Resampling, auroc, interval, weighted_auroc, weighted_mean
 from ..models.batching import in_batches
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
 from .projection import Cell, edit
-from .second_pass import first_pass
 
 
 @torch.inference_mode()
@@ -37,23 +38,25 @@ def lens_log_odds(
     every = list(range(anatomy.n_blocks))
     out = {name: np.zeros((len(samples), anatomy.n_blocks), dtype=np.float32) for name in ("plain", *cells)}
 
+    reruns = Reruns(model, None if engine == "resumed" else engine)
+
     def read(batch: list[int]) -> None:
-        first = first_pass(model, model.encode([samples[i] for i in batch]), every)
-        if engine != "resumed":
-            first.resumable = first.resumable or engine
-        states = {block: first.rows(first.states[block]) for block in every}
+        encoded = model.encode([samples[i] for i in batch])
+        rec = record(model, encoded, keys=False)
+        assert rec.logits is not None
+        states = {block: rec.at_last(rec.left[block]) for block in every}
         for block in every:
             out["plain"][batch, block] = refusal_log_odds(anatomy.lens(states[block]), tokens).cpu().numpy()
-        out["plain"][batch, -1] = refusal_log_odds(first.logits, tokens).cpu().numpy()
+        out["plain"][batch, -1] = refusal_log_odds(rec.logits, tokens).cpu().numpy()
         for name, cell in cells.items():
-            hidden = edit(first, cell).hidden
+            hidden = edit(rec, encoded, cell).hidden
             later = range(cell.safety + 1, anatomy.n_blocks)
-            second = first.resume(cell.safety, hidden, keep=later)
+            second = reruns.run(rec, encoded, cell.safety, hidden, keep=later)
             values = out[name]
             values[batch] = out["plain"][batch]
-            values[batch, cell.safety] = refusal_log_odds(anatomy.lens(first.rows(hidden)), tokens).cpu().numpy()
+            values[batch, cell.safety] = refusal_log_odds(anatomy.lens(rec.at_last(hidden)), tokens).cpu().numpy()
             for block in later:
-                values[batch, block] = refusal_log_odds(anatomy.lens(second.kept[block]), tokens).cpu().numpy()
+                values[batch, block] = refusal_log_odds(anatomy.lens(second.states[block]), tokens).cpu().numpy()
             values[batch, -1] = refusal_log_odds(second.logits, tokens).cpu().numpy()
 
     for _ in in_batches(samples, batch_size, read):

@@ -3,29 +3,82 @@
 Pairs are those of which the plain model refuses the harmful member and answers the harmless one.  If the projection
 carries the safety signal, what decides the answer moves: blocks below ``s`` act through both passes, blocks above it
 start from the projected state.  Both grids use the same pairs, positions and metric; the projected one is run in
-full, twice a forward (see :mod:`.projected`), and says so.  [own]
+full, twice a forward (:func:`projected`), and says so.  [own]
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 
+from ..activations import Site, attached, tap
 from ..causal import PatchGrid, patch_grid
 from ..data import Dataset, Pair, Sample
 from ..errors import UsageError
+from ..interventions.recording import record
 from ..lens import LVLM
 from ..models.batching import in_batches
+from ..models.encode import Encoded
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
 from ..stats.groups import bootstrap_mean
-from .projected import projected
-from .projection import Cell
+from .projection import Cell, edit
 
 FEWEST = 4
 """Pairs below which no grid is made."""
 SPANS = ("image", "question", "last")
+
+
+class _Projected(LVLM):
+    """A view of a model that makes the projected state of a batch just before the batch is run."""
+
+    cell: Cell
+    hidden: torch.Tensor | None = None  # [R, T, d], for the one forward that follows
+    recording = False
+
+    def forward_inputs(self, encoded: Encoded) -> dict[str, Any]:
+        if not self.recording:
+            self.recording = True
+            try:
+                rec = record(self, encoded, keys=False, after={self.cell.safety, self.cell.fused})
+            finally:
+                self.recording = False
+            self.hidden = edit(rec, encoded, self.cell).hidden
+        return super().forward_inputs(encoded)
+
+
+@contextmanager
+def projected(model: LVLM, cell: Cell) -> Iterator[LVLM]:
+    """A view of ``model`` on which every forward of an encoded batch is SASA's second pass.
+
+    A whole forward first runs the plain network, projects the fused block's state onto the safety block's, and runs
+    the network again with that state after the safety block.  Hooks of whoever looks (a patch, say) act in both passes,
+    because the projected network *is* both passes.  The view shares its weights with ``model``, which computes as ever
+    when the context is left; do not use ``model`` itself inside.
+
+    Raises:
+        UsageError: the network was called with inputs that did not come from the view, as it is in a generation.
+    """
+    view = copy.copy(model)
+    view.__class__ = _Projected
+    assert isinstance(view, _Projected)
+    view.cell = cell
+    site = Site("resid_post", cell.safety)
+
+    def replaced(value: torch.Tensor, where: Site) -> torch.Tensor:
+        if view.recording:
+            return value
+        hidden, view.hidden = view.hidden, None
+        if hidden is None:
+            raise UsageError("inside projected(), run batches through the projected view that encoded them")
+        return hidden.to(value)
+
+    with attached([(site, tap(site, model.anatomy), replaced)]):
+        yield view
 
 
 def deciding_pairs(model: LVLM, samples: Sequence[Sample], batch_size: int, most: int) -> list[Pair]:

@@ -18,7 +18,9 @@ from typing import Any
 
 import torch
 
-from .engine import Inherited, Recording, suffix_starts
+from .cell import Inherited
+from .reach import suffix_starts
+from .recording import Recording
 
 CARRIES_ALL = frozenset({"resid_pre", "resid_post", "image_features"})
 """Sites that hold everything a position knows; other sites leave the recipient's residual beside the written part."""
@@ -77,7 +79,7 @@ class Inheritance:
                     return None
         # blocks share their masks and rotary embeddings, so each pair of tensors is compared once
         seen: set[tuple[int, int]] = set()
-        for ours, theirs in zip(self.donor.calls, self.recipient.calls, strict=True):
+        for ours, theirs in zip(self.donor.calls.values(), self.recipient.calls.values(), strict=True):
             if not _same_call(ours, theirs, row, stop, seen):
                 return None
         return Inherited(self.donor, row, stop)

@@ -10,29 +10,30 @@ patches change, so logits of an unpatched prompt would pass for any cell.  Two m
 
 A cell whose effect is not above :data:`TOLD` times the noise cannot be told from it: both the right logits and those of
 the unpatched prompt would pass, so it is counted apart and proves nothing.  Any other cell must be closer to its plain
-forward than ``max(TOLD x noise, effect / 10)``, and in any case than the dtype's bound on the size of the logits.  So
-the unpatched logits never pass.
+forward than ``max(TOLD x noise, effect / 10)``, and in any case than :mod:`lvlm_lens.tolerance` allows.  So the
+unpatched logits never pass.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..interventions.engine import Cell, Recording, full, resume
-from ..lens import LVLM
 from ..models.encode import Encoded
-from .grid import TOLD
-from .metrics import Metric, numbers
+from ..models.loaded import LoadedModel
+from ..tolerance import TOLD, allowed, largest
+from .cell import Cell, full
+from .engine import resume
+from .recording import Recording
 
 SHARE = 0.1
 """Largest difference from the plain forward, as a share of the cell's own effect, where the noise is smaller."""
-BOUND = {torch.float64: 1e-9, torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}
-"""Largest difference in any case, as a share of the largest logit (at least 1)."""
+Measure = Callable[[torch.Tensor, list[int]], np.ndarray]
+"""From logits ``[n, vocab]`` and the rows that they belong to, to numbers ``[n]``."""
 _TRIES = 4  # drawn cells for each that is to be told from the noise
 
 
@@ -43,7 +44,7 @@ class Checked:
     Attributes:
         difference: ``[cell]`` from the plain forward; effect: ``[cell]`` of the intervention.
         noise: the largest over the cells, at least a rounding unit.
-        scale: the largest logit, at least 1.
+        bound: what :mod:`lvlm_lens.tolerance` allows in any case.
         metric_noise: the noise in the grid's metric, which its values are held against; at least a rounding unit too.
         dtype: of the model.
     """
@@ -51,7 +52,7 @@ class Checked:
     difference: np.ndarray
     effect: np.ndarray
     noise: float
-    scale: float
+    bound: float
     dtype: torch.dtype
     metric_noise: float
 
@@ -64,7 +65,7 @@ class Checked:
     def allowed(self) -> np.ndarray:
         """``[cell]``: how far a cell may lie from its plain forward; one that proves nothing only by the bound."""
         own = np.where(self.told, np.maximum(TOLD * self.noise, SHARE * self.effect), np.inf)
-        return np.minimum(own, max(BOUND.get(self.dtype, 1e-4) * self.scale, self.noise))
+        return np.minimum(own, max(self.bound, self.noise))
 
     @property
     def wrong(self) -> np.ndarray:
@@ -90,12 +91,12 @@ class Checked:
 
 
 def verify(
-    model: LVLM,
+    model: LoadedModel,
     rec: Recording,
     encoded: Encoded,
     cells: Sequence[Cell],
     count: int,
-    metric: Metric,
+    measure: Measure,
     max_tokens: int,
     seed: int,
 ) -> Checked | None:
@@ -113,18 +114,18 @@ def verify(
     found: Checked | None = None
     for start in range(0, min(len(turns), _TRIES * count), max(count, 1)):
         some = [cells[n] for n in turns[start : start + count]]
-        found = _joined(found, _compare(model, rec, (encoded, twice), some, metric, max_tokens))
+        found = _joined(found, _compare(model, rec, (encoded, twice), some, measure, max_tokens))
         if found.told.sum() >= count or found.wrong.any():
             break
     return found
 
 
 def _compare(
-    model: LVLM,
+    model: LoadedModel,
     rec: Recording,
     batches: tuple[Encoded, Encoded],
     cells: Sequence[Cell],
-    metric: Metric,
+    measure: Measure,
     max_tokens: int,
 ) -> Checked:
     fast = torch.zeros(len(cells), model.anatomy.vocab_size)
@@ -132,24 +133,18 @@ def _compare(
         fast[some] = logits.cpu()
     plain, again = (full(model, encoded, cells).cpu() for encoded in batches)
     rows = [cell.row for cell in cells]
-    values, other = (numbers(metric, logits.to(model.device), rows) for logits in (plain, again))
+    values, other = (measure(logits.to(model.device), rows) for logits in (plain, again))
     assert rec.logits is not None
     untouched = rec.logits[rows].cpu()
-    scale = max(1.0, _largest(plain).max().item())
-    unit = torch.finfo(model.dtype).eps * scale
+    unit = torch.finfo(model.dtype).eps * max(1.0, largest(plain).max().item())
     return Checked(
-        _largest(fast - plain).numpy(),
-        _largest(plain - untouched).numpy(),
-        max(unit, _largest(plain - again).max().item()),
-        scale,
+        largest(fast - plain).numpy(),
+        largest(plain - untouched).numpy(),
+        max(unit, largest(plain - again).max().item()),
+        allowed(model.dtype, plain),
         model.dtype,
         max(unit, float(np.abs(values - other).max())),
     )
-
-
-def _largest(logits: torch.Tensor) -> torch.Tensor:
-    real = logits.abs()
-    return torch.where(real < 1e30, real, 0 * real).amax(-1)  # barred logits stand at the dtype's minimum
 
 
 def _joined(a: Checked | None, b: Checked) -> Checked:
@@ -159,7 +154,7 @@ def _joined(a: Checked | None, b: Checked) -> Checked:
         np.concatenate([a.difference, b.difference]),
         np.concatenate([a.effect, b.effect]),
         max(a.noise, b.noise),
-        max(a.scale, b.scale),
+        max(a.bound, b.bound),
         a.dtype,
         max(a.metric_noise, b.metric_noise),
     )
