@@ -21,7 +21,7 @@ from lvlm_lens.defenses.projection import CONTROLS, Cell, donors, edit, position
 from lvlm_lens.defenses.sasa import extract
 from lvlm_lens.errors import DataError, UsageError
 from lvlm_lens.interventions.recording import Recording, record
-from lvlm_lens.interventions.rerun import Reruns
+from lvlm_lens.interventions.rerun import Reruns, rerun
 from lvlm_lens.models.encode import Encoded
 from lvlm_lens.models.tiny import TINY, tiny_model
 
