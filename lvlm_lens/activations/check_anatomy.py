@@ -39,6 +39,7 @@ from ..models.checkpoints import KNOWN_BY
 from ..models.encode import Encoded
 from ..models.loaded import LoadedModel
 from ..models.tiny import TINY, tiny_model
+from ..tolerance import SHARE
 from .hooks import HookFunction, attached
 from .sites import BLOCK_SITES, Site, all_sites, tap
 from .untouched import untouched
@@ -90,7 +91,7 @@ class _Battery:
         self.model = model
         self.flow = model.anatomy.family.flow
         self.report = CheckReport(model.anatomy.family.model_type)
-        self.tolerance = 2e-4 if model.dtype == torch.float32 else 5e-2
+        self.tolerance = SHARE.get(model.dtype, SHARE[torch.bfloat16])
         pictures = [_picture(number, size) for number, size in enumerate(_SIZES)]
         self.samples = [
             Sample(f"check-{number}", words, (picture,) if model.takes_images else ())

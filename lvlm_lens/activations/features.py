@@ -24,12 +24,12 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from ..data import ImageFile, Sample
 from ..models.encode import Encoded
 from ..models.loaded import LoadedModel
+from ..tolerance import allowed, difference
 
 if TYPE_CHECKING:
     from ..data.images import ImageSource
 
 _BYTES = 2**30
-_TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-8}
 
 
 def _name(source: ImageSource) -> Hashable:
@@ -147,8 +147,7 @@ class FeatureCache:
         except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             self.reason = f"the forward refuses image features ({type(error).__name__}: {error})"
             return
-        allowed = _TOLERANCE.get(self.model.dtype, 5e-2) * max(1.0, float(plain.abs().max()))
-        if fed is None or not float((fed - plain).abs().max()) <= allowed:
+        if fed is None or difference(fed, plain) > allowed(self.model.dtype, plain):
             self.reason = "logits with features differ from logits with pixels"
 
 

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from ..errors import ModelError
+from ..tolerance import difference
 from .extras import needs
 from .runnable import Runnable
 
@@ -196,11 +197,10 @@ def measured(model: Runnable, wrapped: Any, record: AdapterRecord) -> AdapterRec
     with_it = model.logits(encoded)
     with switched_off(wrapped):
         without = model.logits(encoded)
-    real = with_it.abs() < 1e30  # barred logits stand at the dtype's minimum
-    difference = float((with_it - without)[real].abs().max())
-    if not difference > 0:
+    apart = difference(with_it, without)
+    if not 0 < apart < float("inf"):
         raise ModelError(
             f"adapter {record.name!r} changes no logit of {len(words)} prompts: it is untrained, or trained for parts "
             "that these prompts do not use"
         )
-    return replace(record, largest_difference=difference)
+    return replace(record, largest_difference=apart)

@@ -31,13 +31,13 @@ from torch import nn
 
 from ..data import ImageObject, Sample
 from ..errors import ModelError
+from ..tolerance import BARRED, allowed, difference
 from .encode import Encoded
 from .runnable import Runnable
 
 _WORDS = ("Is it safe", "Can my toddler play with this, or is there something in it that I should know of?")
 _COMPARED = 8
 """Positions at the end of a row whose logits are compared."""
-_LOGITS = {torch.float32: 2e-4, torch.float64: 1e-8}
 Added = Callable[[torch.Tensor], dict[str, torch.Tensor]]
 """From an attention mask ``[batch, length]`` to what the forward is given beside the processor's output."""
 
@@ -133,10 +133,9 @@ class Padding:
         alone, padded = self.lvlm.encode(rows[:1]), self.lvlm.encode(rows, padding_side=side)
         here, inside_here = (_tail(rows.inputs["attention_mask"][0]) for rows in (alone, padded))
         plain = self._logits(alone, _nothing, here)[0]
-        real = plain[plain.abs() < 1e30]
-        if not len(real):
+        if not bool((plain.abs() < BARRED).any()):
             return _counted  # nothing but NaN: the reading that follows names the block
-        allowed = _LOGITS.get(self.lvlm.dtype, 5e-2) * max(1.0, float(real.abs().max()))
+        most = allowed(self.lvlm.dtype, plain)
         errors: list[float] = []
         for add in (_counted, _nothing):
             try:
@@ -144,10 +143,10 @@ class Padding:
                 inside = self._logits(padded, add, inside_here)[0]
             except (TypeError, ValueError, RuntimeError, IndexError):
                 continue  # a forward that takes no positions
-            errors.append(max(_difference(short, plain), _difference(inside, plain)))
-            if errors[-1] <= allowed:
+            errors.append(max(difference(short, plain), difference(inside, plain)))
+            if errors[-1] <= most:
                 return add
-        least = f"logits differ by {min(errors):.3g}, allowed {allowed:.3g}" if errors else "its forward fails"
+        least = f"logits differ by {min(errors):.3g}, allowed {most:.3g}" if errors else "its forward fails"
         raise ModelError(
             f"rows of {self.lvlm.name!r} change when they are padded {side} ({least}), so a batch of unequal rows "
             "cannot be trusted; use a batch size of 1"
@@ -163,13 +162,6 @@ class Padding:
 def _tail(mask: torch.Tensor) -> torch.Tensor:
     """The last attended positions of a row: they read all before them, and logits of a whole picture need memory."""
     return mask.nonzero()[-_COMPARED:, 0]
-
-
-def _difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    if ours.shape != theirs.shape:
-        return float("inf")
-    error = (ours - theirs)[theirs.abs() < 1e30].abs().max()  # barred logits stand at the dtype's minimum
-    return float(error) if bool(torch.isfinite(error)) else float("inf")
 
 
 def _rope_types(module: nn.Module) -> set[str]:
