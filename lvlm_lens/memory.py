@@ -7,19 +7,18 @@ and its libraries included.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from .causal.patch_grid import RECORDED, WAVE
 from .config import SweepConfig
-from .data import Sample
+from .data import Dataset
 from .defenses.wide_table import IN_MEMORY
-from .locate.unembedding import ENTRIES
 from .machine import memory_bytes, resident_bytes
-from .models.anatomy import Anatomy
+from .models.anatomy import LOGITS, Anatomy
 from .models.twin import PART
 
 _CODES = {"4bit": 0.5625, "8bit": 1.0}
@@ -33,6 +32,7 @@ class Memory:
     Attributes:
         weights: of the model; beside: what is there before and while it runs (on the CPU: Python and its libraries).
         row: of one row of a batch at its widest place; batch: rows a forward; lens: logits of one batch's lens.
+        patching: of one wave of patched cells and the state recorded for them.
         twin: of shuffling the largest part of a weight; tables: of SASA's features and of one probe on them (CPU).
         device: that there are.
     """
@@ -42,6 +42,7 @@ class Memory:
     row: float
     batch: int
     lens: int
+    patching: int
     twin: int
     tables: int
     device: int
@@ -55,13 +56,13 @@ class Memory:
         dtype: torch.dtype,
         device: str,
         tokens: int,
-        data: Sequence[Sample],
+        data: Dataset,
     ) -> Memory:
         """What a sweep over ``data``, whose longest prompt has so many tokens, needs; ``model`` may be empty."""
         size = torch.finfo(dtype).bits // 8
         batch = min(config.batch_size, len(data))
         logits = batch * anatomy.vocab_size
-        lens = 3 * 4 * min(max(ENTRIES, logits), logits * anatomy.n_blocks)
+        lens = 3 * 4 * min(max(LOGITS, logits), logits * anatomy.n_blocks)
         on_cpu = not device.startswith("cuda")
         largest = max(p.numel() for p in model.parameters())
         return cls(
@@ -70,6 +71,7 @@ class Memory:
             row=_row_bytes(anatomy, tokens, size),
             batch=batch,
             lens=lens,
+            patching=_patching(anatomy, tokens, config.pairs, size) if config.pairs and data.pairs() else 0,
             twin=min(largest, PART) * (8 + 2 * size) if config.twin and config.quantize is None else 0,
             tables=_tables(min(128, len(data)), anatomy.vocab_size) if config.sasa and on_cpu else 0,
             device=memory_bytes(device),
@@ -78,7 +80,8 @@ class Memory:
     @property
     def peak(self) -> int:
         """The whole."""
-        return round(self.weights + self.beside + max(self.batch * self.row + self.lens + self.tables, self.twin))
+        reading = self.batch * self.row + self.lens + self.tables
+        return round(self.weights + self.beside + max(reading, self.patching, self.twin))
 
     @property
     def largest_batch_size(self) -> int:
@@ -109,12 +112,23 @@ def _tables(rows: int, vocabulary: int) -> int:
     return held + 4 * table
 
 
+def _patching(anatomy: Anatomy, tokens: int, pairs: int, size: int) -> int:
+    """A wave of tokens inside one block, its logits, and what is recorded of both prompts of each pair."""
+    inner = _inner(anatomy)
+    per_token = anatomy.d_model * 2 + 2 * anatomy.n_kv_heads * anatomy.head_dim
+    recorded = 2 * anatomy.n_blocks * tokens * per_token * size * pairs
+    return WAVE * (6 * anatomy.d_model + 3 * inner) * size + min(recorded, RECORDED) + 3 * 4 * LOGITS
+
+
+def _inner(anatomy: Anatomy) -> int:
+    """The widest intermediate state of a block."""
+    shapes = (p.shape for block in anatomy.blocks for p in block.parameters() if p.ndim == 2)
+    return max((int(shape[0]) for shape in shapes), default=anatomy.d_model)
+
+
 def _row_bytes(anatomy: Anatomy, tokens: int, size: int) -> float:
     """Bytes of one row of a batch at its widest: a block's intermediate states, attention, kept residuals, logits."""
-    inner = max(
-        (int(p.shape[0]) for block in anatomy.blocks for p in block.parameters() if p.ndim == 2),
-        default=anatomy.d_model,
-    )
+    inner = _inner(anatomy)
     block = tokens * (6 * anatomy.d_model + 3 * inner) * size
     scores = 2 * anatomy.n_heads * tokens**2 * 4  # where the kernel writes them out
     keys = 2 * anatomy.n_blocks * tokens * anatomy.n_kv_heads * anatomy.head_dim * size  # answers are decoded

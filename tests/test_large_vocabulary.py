@@ -6,7 +6,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from lvlm_lens.data import Sample
+from lvlm_lens.causal import patch_grid
+from lvlm_lens.data import Pair, Sample
 from lvlm_lens.defenses.projection import Cell
 from lvlm_lens.defenses.sasa import extract
 from lvlm_lens.defenses.wide_table import check_room
@@ -15,6 +16,7 @@ from lvlm_lens.evaluate.inside import InsideTable
 from lvlm_lens.lens import LVLM
 from lvlm_lens.locate.evidence import gather
 from lvlm_lens.locate.unembedding import Unembedding
+from lvlm_lens.models.refusal_tokens import refusal_token_ids
 from lvlm_lens.models.tiny.parts import drawn, make_tokenizer, sizes
 
 VOCABULARY, BLOCKS, ROWS = 200_000, 12, 16
@@ -130,3 +132,28 @@ def test_cells_of_sasa_lie_on_disk_one_table_each(model, samples):
 def test_tables_without_room_say_what_to_do():
     with pytest.raises(UsageError, match="fewer candidate blocks"):
         check_room(10**6, 262_144, 100)
+
+
+def test_patched_cells_are_unembedded_in_pieces(model, samples):
+    """16 blocks x pairs of cells at the last token are one wave; its logits never stand in one array."""
+    pairs = [Pair(samples[n], samples[n + 1]) for n in range(0, ROWS, 2)]
+    with Largest() as seen:
+        grid = patch_grid(
+            model, pairs, "resid_post", "last", direction="denoise", nulls=("random",), verify=1, batch_size=8
+        )
+    cells = BLOCKS * len(pairs)
+    assert seen.entries <= max(ROWS * VOCABULARY, 2**24) < cells * VOCABULARY and grid.engine == "resumed"
+    donor, _ = plain(model, pairs[3].clean)
+
+    def put(module, args, output):
+        value = (output[0] if isinstance(output, tuple) else output).clone()
+        value[:, -1] = donor[4]
+        return (value, *output[1:]) if isinstance(output, tuple) else value
+
+    handle = model.model.model.layers[4].register_forward_hook(put)
+    try:
+        _, logits = plain(model, pairs[3].corrupted)
+    finally:
+        handle.remove()
+    p = logits.double().softmax(-1)[refusal_token_ids(model)].sum()
+    assert grid.values[0, 0, 4, 0, 3] == pytest.approx(float(p.log() - (-p).log1p()), abs=1e-3)

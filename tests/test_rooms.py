@@ -18,14 +18,13 @@ ROOMS = (
     "evaluate", "train", "defenses",
     "plots", "machine", "memory", "stages", "resultschema", "estimate", "estimate_evaluation",
     "rivals", "recipes", "scale", "sweep",
-    "comparison", "report", "wide", "bench", "plugins", "commands", "cli", "__main__",
+    "comparison", "against_base", "report", "wide", "bench", "plugins", "commands", "cli", "__main__",
 )  # fmt: skip
 """From the ground floor up: a room imports those before it and itself."""
 
 UPWARDS = {
     ("train/method.py", "defenses"): "a finished training offers itself as a defence",
     ("train/planning.py", "machine"): "how long a training takes is measured as a sweep's time is",
-    ("train/planning.py", "estimate"): "the model without weights",
     ("models/smol/measure.py", "evaluate"): "how the embedded model answers is measured with the refusal rules",
 }
 """Imports that run upwards all the same, by file and room, and why.  None may be added without a reason."""

@@ -41,7 +41,10 @@ from .nulls import NULLS, donors_of, null_kinds, pool_of
 
 Progress = Callable[[int, int], None]
 """Called with (pairs done, pairs in all)."""
-_BATCH_BYTES = 2**30
+RECORDED = 2**30
+"""Bytes of recorded state that the pairs of one batch may take."""
+WAVE = 16384
+"""Tokens of one wave of cells."""
 _COMPANY = 4
 """Fewest pairs of a batch by default where nulls are taken from the other pairs."""
 _LOOKS_BACK = {"bidirectional_image", "prefix"}
@@ -97,7 +100,7 @@ def patch_grid(
     null: int = 1,
     nulls: Sequence[str] = NULLS,
     batch_size: int | None = None,
-    max_tokens: int = 16384,
+    max_tokens: int = WAVE,
     seed: int = 0,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
@@ -295,7 +298,7 @@ def _batches(
         tokens = model.encode(pairs[0].clean).length
         per_token = anatomy.d_model * (1 + n_sites) + 2 * anatomy.n_kv_heads * anatomy.head_dim
         row = 2 * model.n_blocks * tokens * per_token * torch.finfo(model.dtype).bits // 8
-        size = int(min(64, max(least, _BATCH_BYTES // row)))
+        size = int(min(64, max(least, RECORDED // row)))
 
     def kind(n: int) -> tuple[int, int]:
         return len(pairs[n].clean.images), len(pairs[n].corrupted.images)

@@ -29,6 +29,7 @@ from torch import nn
 
 from ..activations.sites import Site
 from ..errors import NumericalError
+from ..models.anatomy import LOGITS
 from ..models.loaded import LoadedModel
 from .cell import Cell, Placed, Write, writing
 from .reach import CACHE, suffix_starts
@@ -45,8 +46,10 @@ def resume(
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     """Yield ``(numbers of cells, logits float32 [cells, vocab])``, every cell once, in any order.
 
-    ``max_tokens`` bounds the tokens of one wave; it is halved when memory runs out.
+    ``max_tokens`` bounds the tokens of one wave; it is halved when memory runs out.  A wave's cells are many (every
+    block of every pair), so it is unembedded in pieces: never an array of cells x vocabulary.
     """
+    piece = max(1, LOGITS // model.anatomy.vocab_size)
     starts = _starts(rec, cells)
     lengths = [rec.last[cell.row] + 1 - start for cell, start in zip(cells, starts, strict=True)]
     for alike in _alike(lengths, max(PACK, model.anatomy.d_model // 4)):
@@ -55,14 +58,15 @@ def resume(
             count = max(1, max_tokens // max(lengths[n] for n in todo))
             some = todo[:count]
             try:
-                logits = _wave(model, rec, [cells[n] for n in some], [starts[n] for n in some])
+                last = _wave(model, rec, [cells[n] for n in some], [starts[n] for n in some])
             except torch.OutOfMemoryError:
                 if len(some) == 1:
                     raise NumericalError(f"out of memory with one cell of {lengths[some[0]]} tokens") from None
                 torch.cuda.empty_cache()
                 max_tokens = max(1, len(some) // 2) * max(lengths[n] for n in todo)
                 continue
-            yield some, logits
+            for at in range(0, len(some), piece):
+                yield some[at : at + piece], rec.barred(model.anatomy.lens(last[at : at + piece]).float())
             todo = todo[count:]
 
 
@@ -91,7 +95,7 @@ def _alike(lengths: Sequence[int], pack: int) -> Iterator[list[int]]:
 
 
 def _wave(model: LoadedModel, rec: Recording, cells: Sequence[Cell], starts: Sequence[int]) -> torch.Tensor:
-    """Logits ``[n, vocab]`` of cells, sorted by entry, each from its own start to its row's last token."""
+    """The last block's output ``[n, d_model]`` at each row's last token, of cells sorted by entry, from their starts."""
     seats: _Seats | None = None
     hidden = rec.left[-1].new_empty(0, rec.left[-1].shape[-1])  # [N, d]: all suffixes, one behind the other
     joined = 0
@@ -106,7 +110,7 @@ def _wave(model: LoadedModel, rec: Recording, cells: Sequence[Cell], starts: Seq
         if block < model.n_blocks:
             hidden = _run_block(model, rec, cells[:joined], seats, hidden, block)
     assert seats is not None
-    return rec.barred(model.anatomy.lens(hidden[seats.ends]).float())
+    return hidden[seats.ends]
 
 
 def _enter(rec: Recording, cell: Cell, block: int, start: int) -> torch.Tensor:

@@ -11,9 +11,8 @@ from collections.abc import Sequence
 
 import torch
 
-from ..models.anatomy import Anatomy
+from ..models.anatomy import LOGITS, Anatomy
 from ..models.refusal_tokens import refusal_sums
-from .unembedding import ENTRIES
 
 
 @torch.inference_mode()
@@ -34,7 +33,7 @@ def read_lens(
     """
     logp = None if final is None else torch.log_softmax(final.float(), -1)
     pieces: dict[str, list[torch.Tensor]] = {}
-    size = max(1, ENTRIES // (max(len(states), 1) * anatomy.vocab_size))
+    size = max(1, LOGITS // (max(len(states), 1) * anatomy.vocab_size))
     for part in states.split(size, dim=1):
         logits = anatomy.lens(part).float()  # [row, some blocks, vocab]
         inside, outside = refusal_sums(logits, refusal)

@@ -23,11 +23,12 @@ import numpy as np
 import torch
 
 from ..errors import UsageError
+from ..models.anatomy import LOGITS
 from .blocks import as_blocks, as_matrix, iterate
 from .curve import Curve
 from .measure import Measure
 from .statistics import Resampling, permute_labels, weighted_auroc, weighted_mean
-from .unembedding import ENTRIES, Unembedding, token_ids
+from .unembedding import Unembedding, token_ids
 
 LEAST = 5
 """Fewest refused, and fewest answered, items of a decision curve: a bootstrap draw misses all of k items in a share
@@ -120,7 +121,7 @@ class Trajectory(Measure):
         self.refusal_log_odds_, self.kl_, self.entropy_ = (np.empty(shape) for _ in range(3))
         self.answer_rank_, self.top1_ = (np.empty(shape, dtype=np.int64) for _ in range(2))
         self.says_refusal_ = np.empty(shape, dtype=bool)
-        size = max(1, ENTRIES // u.vocab)  # the final distribution is held for one piece of samples at a time
+        size = max(1, LOGITS // u.vocab)  # the final distribution is held for one piece of samples at a time
         for start in range(0, n, size):
             part = slice(start, min(start + size, n))
             final = torch.log_softmax(u.logits(last[part]), -1)

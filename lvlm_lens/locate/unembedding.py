@@ -16,9 +16,7 @@ import numpy as np
 import torch
 
 from ..errors import UsageError
-
-ENTRIES = 2**24
-"""Logits that are held at a time: 64 MiB of float32."""
+from ..models.anatomy import LOGITS
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class Unembedding:
             out = out if bias is None else out + bias.float()
             return out if self.softcap is None else self.softcap * torch.tanh(out / self.softcap)
 
-    def chunks(self, rows: np.ndarray, entries: int = ENTRIES) -> Iterator[tuple[slice, torch.Tensor]]:
+    def chunks(self, rows: np.ndarray, entries: int = LOGITS) -> Iterator[tuple[slice, torch.Tensor]]:
         """``(rows, logits)`` in pieces of at most ``entries`` numbers."""
         size = max(1, entries // self.vocab)
         for start in range(0, len(rows), size):

@@ -27,6 +27,8 @@ from torch import nn
 from ..errors import ModelError
 from .quantized import float_dtype
 
+LOGITS = 2**24
+"""Logits that are held at a time, whatever the vocabulary: 64 MiB of float32."""
 Flow = str
 """How a block may read more than earlier residuals of the same block through its own cache:
 
