@@ -493,6 +493,11 @@ def resolve(model: nn.Module) -> Anatomy:
     """Find every part of a loaded Hugging Face model; raises :class:`ModelError` naming what is missing."""
     config: Any = model.config
     kind = getattr(config, "model_type", "")
+    if getattr(config, "is_encoder_decoder", False) or getattr(text_config(config), "is_encoder_decoder", False):
+        raise ModelError(
+            f"family {kind!r} is an encoder-decoder: an encoder reads its prompt, and its decoder's blocks, which are "
+            "what is looked into here, see only the answer; use a model whose decoder reads picture and words"
+        )
     row = FAMILIES.get(kind)
     blocks = None if row is None else submodule(submodule(model, row.decoder) or nn.Module(), row.blocks)
     if row is None or not isinstance(blocks, nn.ModuleList) or not any(submodule(b, row.attn) for b in blocks):

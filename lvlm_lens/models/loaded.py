@@ -17,7 +17,7 @@ from typing import Any, Self
 import torch
 
 from ..data import Sample
-from ..errors import ImageLostError
+from ..errors import ImageLostError, ModelError
 from .adapters import AdapterRecord, measured
 from .anatomy import Anatomy, resolve
 from .batching import in_batches
@@ -50,6 +50,13 @@ class LoadedModel:
         self.processor = processor if tokenizer is not None else None
         self.tokenizer = tokenizer if tokenizer is not None else processor
         self.anatomy: Anatomy = resolve(model)
+        if self.anatomy.image_token_id is None and getattr(self.processor, "image_processor", None) is not None:
+            kind = self.anatomy.family.model_type
+            raise ModelError(
+                f"family {kind!r} takes pictures, and its configuration names no token that stands for them "
+                "(image_token_id), so where a picture lies in a prompt cannot be found; read as a model of words it "
+                "would be wrong without a sign of it"
+            )
         self.name = name or getattr(model, "name_or_path", "") or type(model).__name__
         self.revision: str | None = None
         self.base: str | None = None  # what fetched weights were made of, where that varies
