@@ -1,7 +1,7 @@
 """Write the tables of ``docs/`` from the registries, so that the pages cannot say anything else than the code.
 
-    python docs/generate.py            # writes them
-    python docs/generate.py --check    # names the pages that differ; exit code 1 where one does
+python docs/generate.py            # writes them
+python docs/generate.py --check    # names the pages that differ; exit code 1 where one does
 """
 
 from __future__ import annotations
@@ -182,8 +182,42 @@ def training_methods() -> list[str]:
     ]
 
 
+def wide() -> list[str]:
+    """The record of the wide battery."""
+    import json
+
+    from lvlm_lens.wide.battery import COLUMNS, DTYPES, table_rows
+    from lvlm_lens.wide.shapes import SHAPES
+
+    record = json.loads((HERE.parent / "benchmarks" / "wide.json").read_text(encoding="utf-8"))
+    done = {(row["model"], row["dtype"]) for row in record["rows"]}
+    missing = [f"{name} in {dtype}" for dtype in DTYPES for name in SHAPES if (name, dtype) not in done]
+    notes = [
+        f"{row['model']}: pictures {row['pictures']}" for row in record["rows"] if row["pictures"] != "as published"
+    ]
+    machine = ", ".join(f"{key} {value}" for key, value in record["machine"].items())
+    return [
+        "# Models at true width",
+        "",
+        "`lvlm-lens models --check --wide` builds well-known models from configuration: true widths, heads, "
+        "vocabularies and towers, two blocks of the decoder and two of the tower, random weights. Each row runs, in a "
+        "process of its own, the check on load, capture, lens, locate, patch and SASA on 16 requests (two of them with "
+        "a picture) and holds every stage against plain Hugging Face forwards of one row each on the processor's "
+        "untouched output. *Difference*: the largest, as a share of the largest value; a row is ok up to 2e-4 in "
+        "float32 and 5e-2 in bfloat16. *Noise*: the same plain forward against itself with the row twice in its batch. "
+        "*Peak*: of the process, Python and its libraries (about 0.6 GiB) included. Seconds were taken on a machine "
+        "that others were using, so they are upper bounds.",
+        "",
+        *table(COLUMNS, table_rows(record)),
+        "",
+        f"Record: `benchmarks/wide.json` ({machine}). "
+        + (f"Not run yet: {', '.join(missing)}; the same command continues the record." if missing else ""),
+        *sorted({f"{note}." for note in notes}),
+    ]
+
+
 PAGES = {"measures": measures, "defenses": defenses, "datasets": datasets, "recipes": recipes, "families": families,
-         "commands": commands, "training_methods": training_methods}  # fmt: skip
+         "commands": commands, "training_methods": training_methods, "wide": wide}  # fmt: skip
 
 
 def main(words: Sequence[str]) -> int:

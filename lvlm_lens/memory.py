@@ -1,7 +1,7 @@
 """The peak memory of a sweep, before it runs: weights, what stays beside them, and the widest of its stages.
 
-Meant as an upper bound that is not far off: a sweep takes at most 1.15 times its weights plus the rest of this sum
-(measured on ``smol-text``; docs/scale.md).  On a GPU it is the device's memory; on the CPU that of the process, Python
+Meant as an upper bound that is not far off: a sweep is to take at most 1.15 times its weights plus the rest of this
+sum.  On a GPU it is the device's memory; on the CPU that of the process, Python
 and its libraries included.
 """
 

@@ -172,8 +172,8 @@ def _configuration(label: str, revision: str | None, trust_remote_code: bool) ->
     except _UNREADABLE as error:
         if "custom code" in str(error) and not trust_remote_code:
             raise ModelError(
-                f"model {label!r} brings Python code of its own, which would run on this machine; read it, and where you "
-                "trust it write --trust-remote-code (trust_remote_code=True)"
+                f"model {label!r} brings Python code of its own, which would run on this machine; read it, and where "
+                "you trust it write --trust-remote-code (trust_remote_code=True)"
             ) from error
         raise ModelError(f"model {label!r} cannot be read: {first_line(error)}") from error
 
