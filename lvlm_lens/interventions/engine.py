@@ -95,7 +95,7 @@ def _alike(lengths: Sequence[int], pack: int) -> Iterator[list[int]]:
 
 
 def _wave(model: LoadedModel, rec: Recording, cells: Sequence[Cell], starts: Sequence[int]) -> torch.Tensor:
-    """The last block's output ``[n, d_model]`` at each row's last token, of cells sorted by entry, from their starts."""
+    """The last block's output ``[n, d_model]`` at each row's last token, for cells sorted by entry."""
     seats: _Seats | None = None
     hidden = rec.left[-1].new_empty(0, rec.left[-1].shape[-1])  # [N, d]: all suffixes, one behind the other
     joined = 0
