@@ -17,7 +17,6 @@ from .data import Dataset, Sample
 from .data.registry import load_dataset
 from .errors import LensError
 from .lens import LVLM
-from .locate.locating import joint_items
 from .machine import (
     Speed,
     figure_seconds,
@@ -28,13 +27,10 @@ from .machine import (
 )
 from .memory import Memory
 from .models.anatomy import Anatomy, resolve
-from .models.loading import BACKBONES, empty_checkpoint, read_dtype
-from .stages.defending import sasa_work, table_work
-from .stages.drawing import drawing_work
+from .models.loading import empty_checkpoint, read_dtype
+from .stages import stages
 from .stages.inputs import best_device, in_words_only
-from .stages.measuring import measuring_work, parse_measures
-from .stages.patching import patching_work, spans_of
-from .stages.reading import locating_work, reading_work
+from .stages.stage import Plan
 from .stages.work import Work
 
 _TRIED = 8
@@ -63,7 +59,7 @@ def estimate_sweep(config: SweepConfig, runs: int = 1) -> dict[str, Any]:
     anatomy = resolve(empty)
     blocks = parse_blocks(config.blocks, anatomy.n_blocks)
     kept = anatomy.n_blocks if blocks is None else len(blocks)
-    work = _work(config, model, data, kept)
+    work = _work(Plan(config, model, data, kept))
     pictures = sum(bool(s.images) for s in tried) / len(tried)
     speed = _speed(config, anatomy, tokens, pictures, len(data), device, dtype)
     spent = {name: _seconds(one, speed) for name, one in work.items()}
@@ -117,38 +113,14 @@ def _tokens(model: LVLM, data: Dataset) -> tuple[list[Sample], float]:
     return tried, sum(map(len, _attended(model, tried))) / len(tried)
 
 
-def _work(config: SweepConfig, model: LVLM, data: Dataset, kept: int) -> dict[str, Work]:
-    """What each stage that would run says of itself."""
-    n_blocks, heads = model.n_blocks, model.anatomy.n_heads
-    labelled = [sample for sample in data if sample.harmful is not None]
-    worded = [s for s in labelled if s.images and s.text_only is not None]
-    in_words = len(worded) if len({s.harmful for s in worded}) == 2 else 0
-    backbone = config.backbone is not None or config.model in BACKBONES
-    joint = bool(joint_items(labelled).any())
-    names = parse_measures(config.measures)
-    readers = (1 + int(backbone)) if in_words else 0
-    work = reading_work(len(data), config.twin, in_words, backbone)
-    work["locating"] = locating_work(kept, config.twin, joint, readers)
-    work["measures"] = measuring_work(names, len(data), n_blocks, heads, kept, config.twin)
-    pairs = [pair for pair in data.pairs() if pair.swap == "image"] or data.pairs()
-    if config.pairs and pairs:
-        work["patching"] = _patching(model, pairs[0], min(config.pairs, len(pairs)))
-    if config.sasa:
-        work["SASA"] = sasa_work(len(labelled), in_words > 0, n_blocks)
-    if config.defenses:
-        work["defences"] = table_work(len(labelled), config.sasa, config.batch_size)
-    work["figures"] = drawing_work(joint, "patching" in work, config.sasa, config.defenses)
-    return work
-
-
-def _patching(model: LVLM, pair: Any, pairs: int) -> Work:
-    choices = spans_of(model, [pair])
-    for spans in choices:
-        try:
-            return patching_work(model, pair, pairs, spans)
-        except LensError:  # a token grid that is no square, say
-            continue
-    return patching_work(model, pair, pairs, ["last"])
+def _work(plan: Plan) -> dict[str, Work]:
+    """What each stage that would run says of itself, by line of the estimate; ``figures`` last."""
+    work: dict[str, Work] = {"figures": Work()}
+    for stage in stages():
+        if stage.asked(plan.settings):
+            for name, one in stage.cost(plan).items():
+                work[name] = work.get(name, Work()) + one
+    return {**{name: one for name, one in work.items() if name != "figures"}, "figures": work["figures"]}
 
 
 def _speed(

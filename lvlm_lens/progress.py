@@ -62,6 +62,20 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 @contextmanager
+def telling(tell: Tell) -> Iterator[None]:
+    """Everything said inside goes to a plain callback, unless somebody listens already."""
+    if _listener.get() is not None:
+        yield
+        return
+
+    def hear(stage: str, done: int, total: int, what: str = "") -> None:
+        tell(stage, done, total)
+
+    with listening(hear):
+        yield
+
+
+@contextmanager
 def _at(place: _Place) -> Iterator[None]:
     token = _place.set(place)
     try:

@@ -20,3 +20,12 @@ def mini_data():
     from lvlm_lens import load_dataset
 
     return load_dataset("mini")
+
+
+@pytest.fixture(scope="session")
+def committed_result():
+    """The record of a finished sweep of the embedded model on the embedded set, as the repository holds it."""
+    import json
+    from pathlib import Path
+
+    return json.loads((Path(__file__).parents[1] / "figures" / "mini-mini" / "result.json").read_text())

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..progress import SHARES, Listener, Tell, listening
 
-__all__ = ["WIDTH", "Tell", "console", "progress_bars", "simple_table"]
+if TYPE_CHECKING:
+    from ..stages.summary import Block
+
+__all__ = ["WIDTH", "Tell", "console", "progress_bars", "show", "simple_table"]
 
 WIDTH = 100
 """Columns that a table may take."""
@@ -148,3 +151,19 @@ def _clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def show(out: Any, blocks: Sequence[Block]) -> None:
+    """Print a summary's lines and tables."""
+    from ..stages.summary import Line
+
+    for block in blocks:
+        if isinstance(block, Line):
+            out.print(block.text, markup=False)
+            continue
+        made = simple_table(*block.columns, title=block.title, right=block.numbers)
+        if block.caption:
+            made.caption, made.caption_justify = block.caption, "left"
+        for row in block.rows:
+            made.add_row(*row)
+        out.print(made)

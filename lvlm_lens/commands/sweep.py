@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from .console import console, progress_bars, simple_table
+from .console import console, progress_bars, show
 from .options import (
     add_output_options,
     add_run_options,
@@ -21,21 +21,6 @@ from .options import (
 if TYPE_CHECKING:
     from ..config import SweepConfig
     from ..sweep import SweepResult
-
-
-def _print_defenses(out: Any, found: dict[str, Any]) -> None:
-    if not found["done"]:
-        out.print(f"Defences: not done: {found['reason']}")
-        return
-    setting = found["setting"]
-    asked = f"{setting['harmful']} harmful and {setting['harmless']} harmless requests"
-    numbers = ("not refused", "complied", "over-refusal", "forwards")
-    table = simple_table("system", *numbers, title=f"Defences, a first look on {asked}", right=numbers)
-    for row in found["rows"]:
-        forwards = row["cost"].get("forwards")
-        cells = [_percent(row[key]) for key in ("attack_success", "complied", "over_refusal")]
-        table.add_row(row["system"], *cells, "-" if forwards is None else f"{forwards:.1f}")
-    out.print(table)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -159,106 +144,16 @@ def run_and_print(config: SweepConfig, options: argparse.Namespace) -> int:
     return 0
 
 
-def _percent(cell: dict[str, Any]) -> str:
-    if cell["value"] is None:
-        return "-"
-    return f"{100 * cell['value']:.0f} % [{100 * cell['low']:.0f}, {100 * cell['high']:.0f}]"
-
-
-def consensus_line(role: str, found: dict[str, Any]) -> str:
-    """One line on a role's consensus."""
-    from ..locate.consensus import votes_text
-
-    if not found["found"]:
-        return f"{role} {votes_text(found)}"
-    return (
-        f"{role} from block {found['onset']} [{found['onset_low']}, {found['onset_high']}] "
-        f"({votes_text(found)}, onsets {found['spread'][0]}-{found['spread'][1]})"
-    )
-
-
 def print_summary(result: SweepResult) -> None:
-    """Roles, order and quadrants as tables on standard output."""
+    """What was found, stage by stage, on standard output; at the end one sentence, and what to type next."""
     from ..report.findings import of_sweep
 
-    out = console()
-    data = result.data
-    out.print(
-        f"\n[bold]{data['model']['name']}[/bold] on {data['dataset']['name']}: {data['dataset']['samples']} items"
-    )
+    out, data = console(), result.data
+    first, *rest = result.summary()
+    show(out, [first])
     for line in loaded_lines(data["model"]):
         out.print(line)
-    roles = simple_table("role", "blocks", "onset [95 %]", "peak", "value [95 %]", "what it is", title="Layer roles")
-    for role in result.roles:
-        if role.found and role.range is not None:
-            roles.add_row(
-                role.name,
-                f"{role.range[0]}-{role.range[1]}",
-                f"{role.onset} [{role.onset_low}, {role.onset_high}]{role.at_strength}",
-                str(role.peak),
-                f"{role.value:.3f} [{role.low:.3f}, {role.high:.3f}]",
-                "found" + (f" (not compared with {', '.join(role.missing)})" if role.missing else ""),
-            )
-        else:
-            roles.add_row(
-                role.name,
-                "-",
-                "-",
-                "-",
-                "-" if role.value is None else f"{role.value:.3f}",
-                f"{role.absence}: {role.reason}",
-            )
-    out.print(roles)
-    for role, found in data["consensus"].items():
-        out.print(f"Consensus: {consensus_line(role, found)}")
-    left_out = {name: row["reason"] for name, row in data["measures"].items() if not row["done"]}
-    for name, reason in left_out.items():
-        out.print(f"Not measured: {name}: {reason}")
-    order = data["order_test"]
-    if order.get("told") and order.get("difference") is not None:
-        out.print(
-            f"Onset of {order['second']} less that of {order['first']}: {order['difference']:+.1f} blocks "
-            f"[{order['low']:+.1f}, {order['high']:+.1f}]"
-        )
-    p_value = "" if order.get("p_value") is None else f" (p = {order['p_value']:.4f})"
-    out.print(f"Order: {order['conclusion']}{p_value}\n")
-    table = simple_table(
-        "quadrant", "items", "perceived", "refused", "of these not refused, above harmless",
-        title="By quadrant (picture, words, together: S safe, U unsafe)", right=("items",),
-    )  # fmt: skip
-    if data.get("perceived_note"):
-        table.caption, table.caption_justify = f"perceived: {data['perceived_note']}", "left"
-    backbone = data.get("backbone")
-    in_words: dict[str, Any] = {}
-    if backbone is not None:
-        which = "backbone" if "backbone" in backbone else "lvlm_in_words"
-        table.add_column("backbone refuses, in words" if which == "backbone" else "refused, in words")
-        in_words = {row["quadrant"]: row["refused"] for row in backbone[which]["quadrants"]}
-    for row in data["quadrants"]:
-        cells = [
-            row["quadrant"],
-            str(row["n"]),
-            _percent(row["perceived"]),
-            _percent(row["refused"]),
-            _percent(row["perceived_not_refused_excess"]) if row["quadrant"].endswith("U") else "-",
-        ]
-        if backbone is not None:
-            cells.append(_percent(in_words[row["quadrant"]]) if row["quadrant"] in in_words else "-")
-        table.add_row(*cells)
-    out.print(table)
-    causal = data["causal"]
-    if causal["done"]:
-        for direction, cell in causal["strongest"].items():
-            what = "nothing survives" if cell is None else (
-                f"{cell['position']} into block {cell['block']} carries {cell['effect']:.2f} "
-                f"[{cell['low']:.2f}, {cell['high']:.2f}] of the difference"
-            )  # fmt: skip
-            out.print(f"Patching, {direction}: {what} ({causal['pairs']} pairs, engine {causal['engine']})")
-    else:
-        out.print(f"Patching: not done: {causal['reason']}")
-    sasa = data["sasa"]
-    out.print(f"SASA: {sasa['verdict'] if sasa['done'] else 'not done: ' + sasa['reason']}\n")
-    _print_defenses(out, data["defenses"])
+    show(out, rest)
     seconds = sum(data["timings"].values())
     out.print(f"{len(data['figures'])} figures, result.json and curves.parquet in {result.folder}  ({seconds:.0f} s)")
     problems = left_out_line(data["dataset"].get("left_out", ""), data["dataset"]["samples"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ from ..errors import NumericalError, UsageError
 from ..progress import step
 
 Result = TypeVar("Result")
+_LOG = logging.getLogger("lvlm_lens.memory")
 
 
 def batches(samples: Sequence[Sample], size: int) -> Iterator[list[int]]:
@@ -65,4 +67,5 @@ def halves(batch: Sequence[int], samples: Sequence[Sample], least: int = 1) -> l
         raise NumericalError(f"out of memory with {few} ({samples[batch[0]].id!r}); use a smaller dtype or device_map")
     torch.cuda.empty_cache()
     half = len(batch) // 2
+    _LOG.warning("out of memory with %d rows a forward, gone on with %d", len(batch), half)
     return [list(batch[:half]), list(batch[half:])]

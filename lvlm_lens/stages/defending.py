@@ -1,22 +1,27 @@
-"""Fifth stage: does SASA's projection make danger easier to see on this model, and what do a few defences change?"""
+"""Does SASA's projection make danger easier to see on this model, and what do a few defences change?"""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ..config import SweepConfig
 from ..data import Dataset
 from ..defenses import SASA, Defense, FirstTokenProbe, SafetyPrompt
 from ..defenses.sasa_map import CONTROL_NAMES
 from ..defenses.sasa_report import SASAReport, sasa_report
-from ..errors import DataError, ModelError, RunFolderError, UsageError
+from ..errors import DataError, ModelError, RunFolderError, UsageError, context
 from ..evaluate.evaluation import EvaluationResult, evaluate
 from ..lens import LVLM
 from ..locate.roles import LayerRoles
 from ..progress import stage
+from ..storage.plain import plain
 from ..storage.runfolder import RunFolder
+from .drawing_causal import draw_defenses, draw_sasa
+from .stage import Plan, Run, Stage
+from .summary import Block, Line, percent, table
 from .work import Work, batches_of
 
 Tell = Callable[[str, int, int], None]
@@ -107,3 +112,82 @@ def table_work(items: int, sasa: bool, batch_size: int) -> Work:
 
 def _labelled(data: Dataset) -> Dataset:
     return data.filter(lambda sample: sample.harmful is not None)
+
+
+class Projecting(Stage):
+    """SASA's quick report; its passes are kept batch by batch, the report when it is done."""
+
+    name = "sasa"
+    parts = ("sasa",)
+
+    def asked(self, settings: SweepConfig) -> bool:
+        """Where SASA was not left out."""
+        return settings.sasa
+
+    def cost(self, plan: Plan) -> Mapping[str, Work]:
+        """Passes of the map, the controls and the rest."""
+        work = sasa_work(len(plan.labelled), plan.in_words > 0, plan.model.n_blocks)
+        return {"SASA": work, "figures": Work(figures=3)}
+
+    def run(self, run: Run) -> Mapping[str, Any]:
+        """Report, or read the report."""
+        roles = run.found["locate"].roles
+        with context("SASA"):
+            found, report = defence_stage(
+                run.model, run.read, roles, run.seed, run.progress, run.batch_size, run.folder / "sasa"
+            )
+        run.found[self.name] = report
+        return {"sasa": plain(found)}
+
+    def figures(self, run: Run) -> list[dict[str, str]]:
+        """Map, controls, label efficiency."""
+        report = run.found.get(self.name)
+        return [] if report is None else draw_sasa(run.folder, run.model.n_blocks, report)
+
+    def summary(self, record: Mapping[str, Any]) -> list[Block]:
+        """The verdict."""
+        sasa = record["sasa"]
+        return [Line(f"SASA: {sasa['verdict'] if sasa['done'] else 'not done: ' + sasa['reason']}")]
+
+
+class Defending(Stage):
+    """The small defence table; answers are kept as they are given."""
+
+    name = "defenses"
+    parts = ("defenses",)
+
+    def asked(self, settings: SweepConfig) -> bool:
+        """Where defences were not left out."""
+        return settings.defenses
+
+    def cost(self, plan: Plan) -> Mapping[str, Work]:
+        """Fitting and asking."""
+        work = table_work(len(plan.labelled), plan.settings.sasa, plan.settings.batch_size)
+        return {"defences": work, "figures": Work(figures=1)}
+
+    def run(self, run: Run) -> Mapping[str, Any]:
+        """Ask, or read the answers."""
+        report, kept = run.found.get("sasa"), run.folder / "defenses"
+        with context("defences"):
+            found, made = table_stage(run.model, run.read, report, run.seed, run.progress, run.batch_size, kept)
+        run.found[self.name] = made
+        return {"defenses": plain(found)}
+
+    def figures(self, run: Run) -> list[dict[str, str]]:
+        """Attack success against over-refusal."""
+        return draw_defenses(run.folder, run.found.get(self.name))
+
+    def summary(self, record: Mapping[str, Any]) -> list[Block]:
+        """The table."""
+        found = record["defenses"]
+        if not found["done"]:
+            return [Line(f"Defences: not done: {found['reason']}")]
+        setting = found["setting"]
+        asked = f"{setting['harmful']} harmful and {setting['harmless']} harmless requests"
+        columns = ("system", "not refused", "complied", "over-refusal", "forwards")
+        rows = []
+        for row in found["rows"]:
+            forwards = row["cost"].get("forwards")
+            shares = (percent(row[key]) for key in ("attack_success", "complied", "over_refusal"))
+            rows.append((row["system"], *shares, "-" if forwards is None else f"{forwards:.1f}"))
+        return [table(f"Defences, a first look on {asked}", columns, rows, numbers=columns[1:])]

@@ -1,4 +1,4 @@
-"""Last stage: every figure of a run."""
+"""Figures of the roles, the quadrants, the planes and the trajectory."""
 
 from __future__ import annotations
 
@@ -7,10 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..causal import PatchGrid
-from ..data import Dataset
-from ..defenses.sasa_report import SASAReport
-from ..evaluate.evaluation import EvaluationResult
 from ..lens import LVLM
 from ..locate.curve import Curve
 from ..locate.evidence import Evidence
@@ -22,9 +18,9 @@ Tell = Callable[[str, int, int], None]
 """Called with (stage, done, in all)."""
 
 
-def drawing_work(semantics: bool, patched: bool, sasa: bool, defenses: bool) -> Work:
-    """Figures of a run, the interactive ones counted as one more each."""
-    return Work(figures=2 + 2 + int(semantics) + 3 + 4 * int(patched) + 3 * int(sasa) + int(defenses))
+def drawing_work(semantics: bool) -> Work:
+    """Figures of the roles, the interactive one counted as one more."""
+    return Work(figures=2 + 2 + int(semantics) + 3)
 
 
 def draw_figures(
@@ -142,75 +138,3 @@ def _planes(used: Evidence) -> dict[int, Any]:
 
     shown = choose_blocks(used.blocks)
     return dict(zip(shown, aligned_planes([used.block(block) for block in shown]), strict=True))
-
-
-def draw_causal(
-    folder: Path, model: LVLM, data: Dataset, grid: PatchGrid | None, report: SASAReport | None, tell: Tell
-) -> list[dict[str, str]]:
-    """Figures of the causal stage and of SASA, where they were done."""
-    from ..plots.interactive import save_interactive
-    from ..plots.patching import plot_patch_grid, plot_patches_on_picture
-    from ..plots.patching_interactive import interactive_patch_grid
-    from ..plots.sasa import plot_controls, plot_gain_map, plot_label_efficiency
-    from ..plots.theme import save_figure
-    from .patching import picture_effects
-
-    drawn: list[tuple[str, str, Any]] = []
-    if grid is not None:
-        caption = (
-            f"Patching what enters each block in {len(grid.pairs)} matched pairs, by block and position, both ways; "
-            "greyed cells do not survive the false-discovery control."
-        )
-        drawn.append(("patching", caption, plot_patch_grid(grid, model.n_blocks)))
-        pictures = picture_effects(model, data, grid, folder / "patch_tokens", tell)
-        if pictures:
-            places = telling_blocks([effect for _, _, effect, _ in pictures])
-            shown = [grid.blocks[at] for at in places]
-            chosen = [(a, b, effect[places], text) for a, b, effect, text in pictures]
-            caption = "Single image tokens patched before a block (denoising), laid over the pictures of three pairs."
-            drawn.append(("patching_picture", caption, plot_patches_on_picture(chosen, shown)))
-    if report is not None:
-        drawn += [
-            ("sasa_map", report.verdict, plot_gain_map(report.map["cells"], model.n_blocks)),
-            ("sasa_controls", "SASA beside its controls; dashed: the same probe without projection.",
-             plot_controls(report.controls)),
-            ("sasa_labels", "AUROC by training size with and without projection.",
-             plot_label_efficiency(report.label_efficiency)),
-        ]  # fmt: skip
-    made = []
-    for name, caption, figure in drawn:
-        png, svg = save_figure(figure, folder, name)
-        made.append({"name": name, "png": png, "svg": svg, "caption": caption})
-    if grid is not None:
-        made[0]["html"] = save_interactive(interactive_patch_grid(grid), folder, "patching")
-    return made
-
-
-def telling_blocks(effects: list[Any]) -> list[int]:
-    """Places of three blocks that show how the picture's part ends: the first, the last at which single tokens still
-    carry a tenth of their largest mean effect, and the one between.
-
-    Args:
-        effects: ``[block, side, side]`` a pair.
-    """
-    import numpy as np
-
-    by_block = np.mean([np.abs(effect).mean((1, 2)) for effect in effects], axis=0)
-    last = int(np.flatnonzero(by_block >= 0.1 * by_block.max())[-1])
-    last = min(max(last, 2), len(by_block) - 1)
-    return sorted({0, last // 2, last})
-
-
-def draw_defenses(folder: Path, table: EvaluationResult | None) -> list[dict[str, str]]:
-    """The defence plane, where a table was made."""
-    from ..plots.defenses import defense_plane
-    from ..plots.theme import save_figure
-
-    if table is None:
-        return []
-    png, svg = save_figure(defense_plane(table.plane()), folder, "defense_plane")
-    caption = (
-        f"Attack success against over-refusal of {len(table.rows)} systems on {table.setting['n_test']} requests, "
-        "with 95 % intervals; the size of a mark is its cost in forwards a query."
-    )
-    return [{"name": "defense_plane", "png": png, "svg": svg, "caption": caption}]

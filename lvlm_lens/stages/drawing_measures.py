@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .measuring import Findings
+if TYPE_CHECKING:
+    from .measuring import Findings
 
 
 def draw_measures(folder: Path, n_blocks: int, findings: Findings) -> list[dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Third stage and a half: the measures asked for, their consensus, and whether it is robust.
+"""The measures asked for, their consensus, and whether it is robust.
 
 The registry of all measures stands here, above the rooms that hold them.  What a measure found is kept in the run
 folder as soon as it is there (``measures/NAME.safetensors``: curves with their draws, tables), so a run that was
@@ -16,7 +16,7 @@ from ..causal.measures import ITEMS
 from ..causal.measures import MEASURES as EDITING
 from ..errors import DataError, LensError, UsageError, near_matches
 from ..lens import LVLM
-from ..locate.consensus import ConsensusRole, consensus_role
+from ..locate.consensus import ConsensusRole, consensus_role, votes_text
 from ..locate.curve import Curve
 from ..locate.draws import load_measured, save_curves, save_measured
 from ..locate.evidence import Evidence
@@ -28,7 +28,11 @@ from ..locate.study import COSTS, Measured, MeasureSpec, Study, measure, unembed
 from ..locate.tuned_lens import CHATS
 from ..locate.unembedding import Unembedding
 from ..selftest import standing
+from ..storage.plain import plain
+from .drawing_measures import draw_measures
 from .robustness import MOST, robustness_stage
+from .stage import Plan, Run, Stage
+from .summary import Block, Line
 from .work import Work
 
 MEASURES: Mapping[str, MeasureSpec] = {
@@ -37,7 +41,7 @@ MEASURES: Mapping[str, MeasureSpec] = {
     for spec in sorted((*READING, *EDITING), key=lambda spec: list(COSTS).index(spec.cost))
     if spec.role == role
 }
-"""Every measure by name, role by role, cheap before dear."""
+"""Every measure by name, role by role, those that need the fewest forwards first."""
 
 ROBUSTNESS = "robustness"
 """A name beside the measures': the robustness table."""
@@ -239,3 +243,52 @@ def make_study(
         model, evidence, located, twin, lens_of_twin, folder=folder,
         tell=tell or (lambda stage, done, total: None), **chosen,
     )  # fmt: skip
+
+
+class Measuring(Stage):
+    """The measures, kept one file each in ``measures/``; continued at the measure where it was stopped."""
+
+    name = "measures"
+    parts = ("measures", "consensus", "robustness")
+
+    def cost(self, plan: Plan) -> Mapping[str, Work]:
+        """Forwards and arithmetic of the measures asked for."""
+        names, anatomy = parse_measures(plan.settings.measures), plan.model.anatomy
+        work = measuring_work(
+            names, len(plan.data), plan.model.n_blocks, anatomy.n_heads, plan.kept, plan.settings.twin
+        )
+        return {"measures": work}
+
+    def run(self, run: Run) -> Mapping[str, Any]:
+        """Measure, or read what was measured."""
+        read, kept = run.found["reading"], run.folder / "measures"
+        settings = {**run.settings.to_dict(), "batch_size": run.batch_size, "seed": run.seed}
+        study = make_study(
+            run.model, read.evidence, run.found["locate"], read.twin, read.lens_of_twin, settings, kept, run.progress
+        )
+        findings = measure_stage(study, parse_measures(run.settings.measures), kept, run.progress)
+        run.found[self.name] = findings
+        run.curves |= findings.curves()
+        return plain(findings.to_dict())
+
+    def figures(self, run: Run) -> list[dict[str, str]]:
+        """Head map, knockout flow, robustness, where they were measured."""
+        return draw_measures(run.folder, run.model.n_blocks, run.found[self.name])
+
+    def summary(self, record: Mapping[str, Any]) -> list[Block]:
+        """Each role's consensus, and what could not be measured."""
+        lines: list[Block] = [
+            Line(f"Consensus: {consensus_line(role, found)}") for role, found in record["consensus"].items()
+        ]
+        missing = {name: row["reason"] for name, row in record["measures"].items() if not row["done"]}
+        return [*lines, *(Line(f"Not measured: {name}: {reason}") for name, reason in missing.items())]
+
+
+def consensus_line(role: str, found: Mapping[str, Any]) -> str:
+    """One line on a role's consensus."""
+    if not found["found"]:
+        return f"{role} {votes_text(found)}"
+    return (
+        f"{role} from block {found['onset']} [{found['onset_low']}, {found['onset_high']}] "
+        f"({votes_text(found)}, onsets {found['spread'][0]}-{found['spread'][1]})"
+    )

@@ -1,4 +1,4 @@
-"""Fourth stage: which blocks and positions decide, by patching matched pairs both ways.
+"""Which blocks and positions decide, by patching matched pairs both ways.
 
 The pairs are those whose behaviour differs: the harmful input is refused and its harmless
 counterfactual is answered.  Where a model has too few of them (it refuses nothing, or everything),
@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import random
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..causal import PatchGrid, patch_grid
 from ..causal.cells import position_groups
 from ..causal.nulls import NULLS
+from ..config import SweepConfig
 from ..data import Dataset, Pair
-from ..errors import DataError
+from ..errors import DataError, LensError, context
 from ..lens import LVLM
 from ..locate.evidence import Evidence
 from ..progress import stage
+from ..storage.plain import plain
+from .drawing_causal import draw_grid
+from .stage import Plan, Run, Stage
+from .summary import Block, Line
 from .work import Work
 
 FEWEST = 8
@@ -182,3 +187,57 @@ def picture_effects(
         caption = textwrap.shorten(pair.clean.text, 130, placeholder=" ...")
         found.append((pair.clean.image.load(), pair.corrupted.image.load(), shown, caption))
     return found
+
+
+class Patching(Stage):
+    """Patch grids of the pairs that behave; continued at the pair where it was stopped."""
+
+    name = "patch"
+    parts = ("causal",)
+
+    def asked(self, settings: SweepConfig) -> bool:
+        """Where pairs were asked for."""
+        return settings.pairs > 0
+
+    def cost(self, plan: Plan) -> Mapping[str, Work]:
+        """Cells of both directions with their nulls."""
+        if not plan.pairs:
+            return {}
+        work = None
+        choices = spans_of(plan.model, plan.pairs[:1])
+        for spans in [*choices, ["last"]]:
+            try:
+                work = patching_work(plan.model, plan.pairs[0], min(plan.settings.pairs, len(plan.pairs)), spans)
+                break
+            except LensError:  # a token grid that is no square, say
+                continue
+        return {} if work is None else {"patching": work, "figures": Work(figures=4)}
+
+    def run(self, run: Run) -> Mapping[str, Any]:
+        """Patch, or continue."""
+        evidence = run.found["reading"].evidence
+        with context("patching"):
+            causal, grid = patch_stage(
+                run.model, run.data, evidence, run.folder / "patch", run.settings.pairs, run.seed, run.progress
+            )
+        run.found[self.name] = grid
+        return {"causal": plain(causal)}
+
+    def figures(self, run: Run) -> list[dict[str, str]]:
+        """The grid, and single image tokens over three pictures."""
+        grid = run.found.get(self.name)
+        return [] if grid is None else draw_grid(run.folder, run.model, run.data, grid, run.progress)
+
+    def summary(self, record: Mapping[str, Any]) -> list[Block]:
+        """The strongest cell of each direction."""
+        causal = record["causal"]
+        if not causal["done"]:
+            return [Line(f"Patching: not done: {causal['reason']}")]
+        lines: list[Block] = []
+        for direction, cell in causal["strongest"].items():
+            what = "nothing survives" if cell is None else (
+                f"{cell['position']} into block {cell['block']} carries {cell['effect']:.2f} "
+                f"[{cell['low']:.2f}, {cell['high']:.2f}] of the difference"
+            )  # fmt: skip
+            lines.append(Line(f"Patching, {direction}: {what} ({causal['pairs']} pairs, engine {causal['engine']})"))
+        return lines

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..activations.loop import Progress, first_reasons
 from ..config import SweepConfig, parse_blocks
 from ..data import Dataset, Sample
-from ..errors import DataError, LensError
+from ..errors import DataError, LensError, ModelError, context
 from ..lens import LVLM
 from ..locate.evidence import Evidence, gather
 from ..locate.locating import group_names, harm_labels, quadrant_table
 from ..locate.probe import LinearProbe
+from ..locate.unembedding import Unembedding
 from ..models.loading import BACKBONES
 from ..progress import each
 from ..stats.threshold import above_threshold
 from ..storage.commit import write_atomic
+from .measuring import twin_lens
+from .stage import Plan, Run, Stage
 from .work import Work
 
 SHARD = 128
@@ -162,3 +166,50 @@ def read_backbone(
             "curve": probe.curve_.without_draws().to_dict(),
         }
     return found
+
+
+@dataclass(frozen=True)
+class Read:
+    """Evidence of the model and its twin, the twin's lens, and the items said in words."""
+
+    evidence: Evidence
+    twin: Evidence | None
+    lens_of_twin: Unembedding | None
+    backbone: dict[str, Any] | None
+
+
+class Reading(Stage):
+    """Evidence of the model, its random-weight twin and its backbone; continued at the shard where it was stopped."""
+
+    name = "reading"
+    parts = ("backbone",)
+
+    def cost(self, plan: Plan) -> Mapping[str, Work]:
+        """Forwards over all items."""
+        return reading_work(len(plan.data), plan.settings.twin, plan.in_words, plan.backbone)
+
+    def run(self, run: Run) -> Mapping[str, Any]:
+        """Read, or continue."""
+        settings = replace(run.settings, batch_size=run.batch_size)
+
+        def evidence_of(which: str, subject: LVLM, items: Dataset) -> Evidence:
+            def on_error(sample: Sample, error: LensError) -> None:
+                run.broken.setdefault(sample.id, str(error) if which == "model" else f"{which}: {error}")
+
+            with run.timed(f"gather_{which}"), context(which):
+                return gather_resumable(
+                    subject, items, run.folder / "activations" / which, settings, on_error,
+                    lambda done, total: run.progress(f"reading the {which}", done, total),
+                )  # fmt: skip
+
+        evidence = evidence_of("model", run.model, run.data)
+        twin = lens_of_twin = None
+        if settings.twin:
+            try:
+                with run.model.random_twin(run.seed) as shuffled:
+                    twin, lens_of_twin = evidence_of("twin", shuffled, run.data), twin_lens(shuffled)
+            except ModelError as error:  # quantised weights have none; the roles then say that they were not compared
+                run.notes.append(f"random-weight twin: not made: {error}")
+        backbone = read_backbone(settings, run.model, run.data, evidence_of)
+        run.found[self.name] = Read(evidence, twin, lens_of_twin, backbone)
+        return {"backbone": backbone}

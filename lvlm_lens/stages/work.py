@@ -30,6 +30,14 @@ class Work:
     figures: int = 0
     note: str = ""
 
+    def __add__(self, other: Work) -> Work:
+        """Both together."""
+        counts = {name: getattr(self, name) + getattr(other, name) for name in _COUNTS}
+        return Work(**counts, note="; ".join(note for note in (self.note, other.note) if note))
+
+
+_COUNTS = ("rows", "steps", "probes", "probes_plain", "wide_fits", "figures")
+
 
 def batches_of(items: float, size: int) -> int:
     """Batches of so many items."""
