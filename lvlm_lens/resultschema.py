@@ -7,26 +7,14 @@ the types that the rest of the toolkit counts on, or an error that names the par
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .errors import DataError, LensError, RunFolderError
 from .locate.curve import Curve
 from .locate.roles import LayerRoles
-
-_PARTS: dict[str, type] = {
-    "model": dict, "dataset": dict, "config": dict, "curves": list, "roles": dict, "order_test": dict,
-    "quadrants": list, "measures": dict, "consensus": dict, "causal": dict, "sasa": dict, "defenses": dict,
-    "notes": list, "figures": list, "environment": dict, "timings": dict,
-}  # fmt: skip
-_FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
-    "model": {"name": str, "blocks": int, "weights_hash": str},
-    "dataset": {"name": str, "hash": str, "samples": int, "harmful": int, "harmless": int, "problem_list": list},
-    "config": {"seed": int, "replicates": int, "positions": str, "limit": (int, type(None))},
-    "order_test": {"conclusion": str},
-    "causal": {"done": bool}, "sasa": {"done": bool}, "defenses": {"done": bool},
-}  # fmt: skip
+from .stages.records import result_schema
+from .storage.schema import problems
 
 
 def read_result(file: Path, schema: str) -> dict[str, Any]:
@@ -46,10 +34,9 @@ def read_result(file: Path, schema: str) -> dict[str, Any]:
     if not isinstance(data, dict) or data.get("schema") != schema:
         named = data.get("schema") if isinstance(data, dict) else None
         raise RunFolderError(f"{file} has schema {named!r}; this version reads {schema!r}")
-    for part, kind in _PARTS.items():
-        _held(file, data, part, kind, "")
-        for name, wanted in _FIELDS.get(part, {}).items():
-            _held(file, data[part], name, wanted, f"{part}.")
+    wrong = next(problems(data, result_schema()), None)
+    if wrong is not None:
+        raise RunFolderError(f"{file}: {wrong}; run the sweep again")
     if data["model"]["blocks"] < 1:
         raise RunFolderError(f"{file}: model.blocks is {data['model']['blocks']}; a model has at least one block")
     try:
@@ -70,16 +57,6 @@ def _no_number(word: str) -> float:
 
 def _damaged(file: Path, part: str, error: Exception) -> RunFolderError:
     return RunFolderError(f"{file}: {part} cannot be read ({error}); run the sweep again")
-
-
-def _held(file: Path, data: Mapping[str, Any], name: str, kind: type | tuple[type, ...], prefix: str) -> None:
-    if name not in data:
-        raise RunFolderError(f"{file}: {prefix}{name} is missing; run the sweep again")
-    value = data[name]
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        wanted = " or ".join(k.__name__ for k in kinds)
-        raise RunFolderError(f"{file}: {prefix}{name} is a {type(value).__name__}, not a {wanted}; run the sweep again")
 
 
 def _roles(record: Any) -> None:

@@ -24,12 +24,12 @@ from .resultschema import read_result
 from .stages import stages
 from .stages.inputs import describe_data, load_inputs, run_identity
 from .stages.measuring import parse_measures
+from .stages.records import SCHEMA, result_schema
 from .stages.stage import Run, run_stage, silent
 from .stages.summary import Block, Line, as_html, as_text
 from .storage.commit import write_atomic
 from .storage.runfolder import RunFolder
 
-SCHEMA = "lvlm-lens/sweep/1"
 Tell = Callable[[str, int, int], None]
 """Called with (stage, samples done, samples in all)."""
 
@@ -113,7 +113,7 @@ def run_sweep(config: SweepConfig, tell: Tell | None = None, command: list[str] 
             parts |= run_stage(stage, run)
         with run.timed("figures"):
             figures = [figure for stage in line for figure in stage.figures(run)]
-    result = {
+    result: dict[str, Any] = {
         "schema": SCHEMA,
         "model": model.provenance(),
         "dataset": describe_data(config, data, run.broken),
@@ -126,6 +126,7 @@ def run_sweep(config: SweepConfig, tell: Tell | None = None, command: list[str] 
         "timings": {name: round(seconds, 3) for name, seconds in run.timings.items()},
     }
     _write_tables(folder.path, run.curves)
+    folder.write_json("result.schema.json", result_schema())
     folder.write_json("result.json", result)
     return SweepResult(folder.path, result)
 
