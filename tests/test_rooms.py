@@ -13,18 +13,19 @@ import lvlm_lens
 ROOT = Path(lvlm_lens.__file__).parent
 
 ROOMS = (
-    "errors", "columns", "depth", "inference", "progress", "config", "storage", "runfolder", "stats", "data",
-    "provenance", "models", "activations", "interventions", "lens", "measures", "locate", "selftest", "causal",
-    "evaluate", "train", "defenses",
-    "plots", "machine", "memory", "stages", "resultschema", "estimate", "estimate_evaluation",
-    "rivals", "recipes", "scale", "sweep",
-    "comparison", "against_base", "report", "wide", "bench", "plugins", "commands", "cli", "__main__",
+    "errors", "depth", "inference", "progress", "tolerance", "columns", "config", "storage", "runfolder", "stats", "data",
+    "provenance", "models", "activations", "interventions", "lens", "measures", "locate", "causal", "evaluate", "train",
+    "defenses", "selftest", "plots", "machine", "memory", "stages", "scale", "resultschema", "estimate", "recipes",
+    "estimate_evaluation", "rivals", "sweep", "comparison", "against_base", "report", "wide", "bench", "plugins",
+    "commands", "cli", "__main__",
 )  # fmt: skip
 """From the ground floor up: a room imports those before it and itself."""
 
 UPWARDS = {
     ("train/method.py", "defenses"): "a finished training offers itself as a defence",
+    ("train/safevlm.py", "defenses"): "a finished training offers itself as a defence",
     ("train/planning.py", "machine"): "how long a training takes is measured as a sweep's time is",
+    ("stats/choice.py", "locate"): "the folds of probes; they belong into stats/",
     ("models/smol/measure.py", "evaluate"): "how the embedded model answers is measured with the refusal rules",
 }
 """Imports that run upwards all the same, by file and room, and why.  None may be added without a reason."""

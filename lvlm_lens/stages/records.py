@@ -89,6 +89,7 @@ class QuadrantRecord(TypedDict):
     perceived: ShareRecord
     refused: ShareRecord
     perceived_not_refused: ShareRecord
+    perceived_not_refused_excess: NotRequired[dict[str, Any] | None]
 
 
 class MeasureRecord(TypedDict):
