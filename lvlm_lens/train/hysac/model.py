@@ -26,7 +26,8 @@ class HySAC(nn.Module):
     Args:
         clip: a ``CLIPModel`` of any size.
         terms: of the loss.
-        rank, alpha, dropout: of LoRA; the release has 16, 1 and 0.1.  ``rank=0`` trains nothing of CLIP.
+        rank, alpha, dropout: of LoRA; the release has 16, 1 and 0.1.  ``rank=0`` trains nothing of CLIP, ``None`` all
+            of it, without adapters.
         curvature: where it starts.
     """
 
@@ -34,7 +35,7 @@ class HySAC(nn.Module):
         self,
         clip: Any,
         terms: Terms | None = None,
-        rank: int = 16,
+        rank: int | None = 16,
         alpha: float = 1.0,
         dropout: float = 0.1,
         curvature: float = 1.0,
@@ -48,7 +49,7 @@ class HySAC(nn.Module):
             adapter = LoraConfig(r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(LAYERS))  # type: ignore[arg-type]
             clip = get_peft_model(clip, adapter)
         else:
-            clip.requires_grad_(False)
+            clip.requires_grad_(rank is None)
         self.clip = clip
         self.head = Head(clip.config.projection_dim, terms, curvature)
 

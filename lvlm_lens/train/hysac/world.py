@@ -70,19 +70,18 @@ class World:
         new = split == "object"
         return [scene for scene in every if (scene[0] in self.new) == new and scene not in self.apart]
 
-    def quadruplets(self, split: str, rounds: int = 1, seed: int = 0) -> list[Quadruplet]:
-        """Safe and unsafe scenes of one activity, each scene at most once a round."""
-        chance = random.Random(f"{split} {seed}")
+    def quadruplets(self, split: str) -> list[Quadruplet]:
+        """Safe and unsafe scenes of one activity, each scene at most once; which stand together is drawn once."""
+        chance = random.Random(f"pairs of {split}")
         found = []
-        for _ in range(rounds):
-            for activity in SCENES:
-                kinds: dict[bool, list[Scene]] = {True: [], False: []}
-                for scene in self.scenes(split):
-                    if scene[1] == activity:
-                        kinds[is_safe(scene)].append(scene)
-                for scenes in kinds.values():
-                    chance.shuffle(scenes)
-                found += [Quadruplet(*pair) for pair in zip(kinds[True], kinds[False], strict=False)]
+        for activity in SCENES:
+            kinds: dict[bool, list[Scene]] = {True: [], False: []}
+            for scene in self.scenes(split):
+                if scene[1] == activity:
+                    kinds[is_safe(scene)].append(scene)
+            for scenes in kinds.values():
+                chance.shuffle(scenes)
+            found += [Quadruplet(*pair) for pair in zip(kinds[True], kinds[False], strict=False)]
         return found
 
 
@@ -104,7 +103,7 @@ _BACKGROUND = 90_000_000
 """First background seed: a range that no other set uses."""
 PIXELS = 32
 """Side of a picture: half of what the world draws, four patches across."""
-LENGTH = 20
+LENGTH = 14
 """Tokens of a text, with its end."""
 
 
