@@ -123,3 +123,42 @@ def test_a_clip_learns_and_comes_back_from_its_folder(tmp_path):
     again = HySAC.load(tiny_clip(), tmp_path)
     with torch.no_grad():
         torch.testing.assert_close(again(texts, images)["loss"], model.eval()(texts, images)["loss"])
+
+
+def test_the_method_keeps_the_contract_on_mini(tmp_path):
+    from transformers import AutoTokenizer, CLIPConfig, CLIPModel
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    from lvlm_lens import load_dataset
+    from lvlm_lens.data import Dataset
+    from lvlm_lens.errors import DataError
+    from lvlm_lens.models.mini import mini_path
+    from lvlm_lens.train import Settings, make_method
+    from lvlm_lens.train.check_method import check_method
+
+    tokenizer = AutoTokenizer.from_pretrained(mini_path())
+    shared = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+    text = {**shared, "vocab_size": len(tokenizer), "max_position_embeddings": 40, "eos_token_id": 2}
+    torch.manual_seed(0)
+    clip = CLIPModel(CLIPConfig(text_config=text, vision_config={**shared, "image_size": 16, "patch_size": 8}))
+    base = tmp_path / "clip"
+    clip.save_pretrained(base)
+    tokenizer.save_pretrained(base)
+    size = {"height": 16, "width": 16}
+    CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=size).save_pretrained(base)
+    data = load_dataset("mini")
+    pairs = [pair for pair in data.pairs() if pair.clean.images and pair.corrupted.images][:4]
+    few = Dataset([sample for pair in pairs for sample in (pair.clean, pair.corrupted)], "mini")
+    settings = Settings(steps=4, save_every=2, batch_size=2, rank=2, rate=3e-3)
+    record = check_method(make_method("hysac"), str(base), few, tmp_path, settings)
+    assert set(record["weights"]) == {"adapter_model.safetensors", "hysac.safetensors"}
+    assert record["audits"]["after"]["changes_features"] > 0 and 0.1 <= record["curvature"] <= 10
+    words = Dataset([sample.without_images() for sample in few], "words")
+    with pytest.raises(DataError, match="has a picture on both sides"):
+        make_method("hysac").train(make_job(base, words, settings, tmp_path / "words"))
+
+
+def make_job(base, data, settings, folder):
+    from lvlm_lens.train.method import Job
+
+    return Job(str(base), data, settings, folder)

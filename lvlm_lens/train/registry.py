@@ -18,6 +18,7 @@ METHODS = {
     "srpo": ("srpo", "SRPO"),
     "safegrpo": ("safegrpo", "SafeGRPO"),
     "safevlm": ("safevlm", "SafeVLM"),
+    "hysac": ("hysac.method", "HySACMethod"),
 }
 """Name to (module of this package, class)."""
 

@@ -81,7 +81,7 @@ def train_adapter(method: AdapterMethod, job: Job) -> dict[str, Any]:
     method.prepare(base, rows, job)
     adapter = method.adapter(base, job.settings)
     set_seed(job.settings.seed)  # the adapter's first values are drawn where the trainer puts it on
-    with _quiet():
+    with quiet():
         trainer = method.trainer(base, rows, adapter, training_arguments(method, job, base))
         trainer.add_callback(progress_callback(job))
         before = audit_before(trainer, base, rows, method, job.settings.where)
@@ -194,7 +194,7 @@ def _line(value: Mapping[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=False) + "\n"
 
 
-def training_arguments(method: Method, job: Job, base: LVLM) -> dict[str, Any]:
+def training_arguments(method: Method, job: Job, base: Any) -> dict[str, Any]:
     """Arguments of ``TrainingArguments`` that are the same for all methods."""
     settings = job.settings
     on_cpu = base.device.type == "cpu"
@@ -265,7 +265,7 @@ def progress_callback(job: Job) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without the trainers' own bars and printed dictionaries: ours tells the same."""
     from transformers import PrinterCallback
     from transformers.utils import logging as transformers_logging
