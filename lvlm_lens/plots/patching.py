@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from ..causal.grid import PatchGrid
+from ..stats.maxt import fewest_groups
 from .theme import NEUTRAL, PAGE, block_axis, new_figure, theme
 
 _GREY = "#E4E4E4"
@@ -54,14 +55,18 @@ def plot_patch_grid(
                 axes.add_patch(Rectangle(corner, 1, 1, fill=False, ec="#444444", lw=0.35))
             survivors += int(lives.sum())
             axes.set_yticks(range(len(grid.positions)), grid.positions)
-            axes.set_title(_TITLES.get(direction, direction), pad=14, fontsize=7.5)
+            axes.set_title(_TITLES.get(direction, direction), pad=5, fontsize=7.5)
             axes.grid(False)
             block_axis(axes, grid.blocks, n_blocks)
         assert image is not None
         bar = figure.colorbar(image, ax=list(panels), shrink=0.85, pad=0.01)
         bar.set_label(str(table["unit"].iloc[0]), fontsize=7)
         bar.ax.tick_params(labelsize=6.5)
-        found = f"{survivors} of {len(table)} cells survive" if survivors else f"none of {len(table)} cells survives"
+        found = f"{survivors} of {len(table)} cells survive"
+        if not survivors:
+            groups, need = len(set(grid.groups)), fewest_groups(level, one_sided=True)
+            could = f"{need} are needed" if groups < need else f"{need} could have shown one"
+            found = f"none of {len(table)} cells survives ({groups} groups of pairs; {could})"
         figure.suptitle(
             title or f"Patching {site}, {len(grid.pairs)} pairs: {found}",
             fontsize=8.5,

@@ -130,7 +130,7 @@ def cell(value: Any) -> Cell:
     if isinstance(value, int):
         return Cell(f"{value:,}", float(value))
     if isinstance(value, float):
-        return Cell(f"{value:.3g}", value)
+        return Cell(f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}", value)
     if isinstance(value, Mapping) and {"value", "low", "high"} <= set(value):
         return Cell(percent(value), -math.inf if value["value"] is None else float(value["value"]))
     return Cell(str(value), str(value))
