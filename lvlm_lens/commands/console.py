@@ -92,21 +92,26 @@ def _bars() -> Iterator[Listener]:
     )  # fmt: skip
     tasks: dict[str, Any] = {}
     furthest: dict[str, int] = {}
+    ended: set[str] = set()
 
     def hear(stage: str, done: int, total: int, what: str = "") -> None:
         if stage != OPENING and OPENING in tasks:
             bars.remove_task(tasks.pop(OPENING))
+        over = bool(total) and done >= total
+        if over and stage in ended and stage not in tasks:
+            return  # said twice: the line is there
         if stage not in tasks:
             tasks[stage] = bars.add_task(f"{stage:<24}", total=total or None, what="")
         if total == SHARES:  # a part that is done twice does not throw the bar back
             done = max(done, furthest.get(stage, 0))
             furthest[stage] = done
         bars.update(tasks[stage], completed=done, total=total or None, what=what)
-        if total and done >= total:  # finished: a line that stays, above the bars that move
+        if over:  # finished: a line that stays, above the bars that move
             task = next(task for task in bars.tasks if task.id == tasks[stage])
             shown.print(f"  {stage:<24} {_count(done, total):>12}  {_clock(task.elapsed or 0.0)}", highlight=False)
             bars.remove_task(tasks.pop(stage))
             furthest.pop(stage, None)
+            ended.add(stage)
 
     with bars:
         yield hear
@@ -117,6 +122,7 @@ def _bars() -> Iterator[Listener]:
 @contextmanager
 def _lines() -> Iterator[Listener]:
     began: dict[str, float] = {}
+    ended: set[str] = set()
     last: dict[str, float] = {}
 
     def line(text: str) -> None:
@@ -124,13 +130,17 @@ def _lines() -> Iterator[Listener]:
 
     def hear(stage: str, done: int, total: int, what: str = "") -> None:
         now = time.monotonic()
+        over = bool(total) and done >= total
+        if over and stage in ended and stage not in began:
+            return  # said twice: the line is there
         if stage not in began:
             began[stage] = last[stage] = now
-            if not total or done < total:
+            if not over:
                 line(f"{stage} ...")
                 return
         spent = now - began[stage]
-        if total and done >= total:
+        if over:
+            ended.add(stage)
             line(f"{stage}: done, {_clock(spent)}")
             del began[stage]
         elif now - last[stage] >= _EVERY:

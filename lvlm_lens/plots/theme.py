@@ -6,6 +6,7 @@ are grey or dashed, so that a finding is never confused with what it has to beat
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,9 +90,19 @@ def ink_on(colour: Sequence[float]) -> str:
     return "black" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "white"
 
 
+class PaperFigure(Figure):
+    """A figure that shows itself in a notebook, without pyplot and without a magic word."""
+
+    def _repr_png_(self) -> bytes:
+        held = io.BytesIO()
+        with theme():
+            self.savefig(held, format="png", dpi=100)
+        return held.getvalue()
+
+
 def new_figure(width: float = PAGE, height: float = 2.4) -> Figure:
     """An empty figure that no window manager holds (safe in loops, threads and notebooks)."""
-    return Figure(figsize=(width, height))
+    return PaperFigure(figsize=(width, height))
 
 
 def block_axis(axes: Axes, blocks: Sequence[int], n_blocks: int, depth_axis: bool = True) -> None:
