@@ -148,7 +148,7 @@ def test_claims_have_numbers_sources_and_depths():
 
 
 def test_arrays_are_kept_whole(tmp_path):
-    save_arrays(tmp_path / "a" / "x.safetensors", x=np.arange(3.0))
+    save_arrays(tmp_path / "a" / "x.safetensors", {"x": np.arange(3.0)})
     assert load_arrays(tmp_path / "a" / "x.safetensors")[0]["x"].tolist() == [0, 1, 2]
     assert [file.name for file in (tmp_path / "a").iterdir()] == ["x.safetensors"]
 

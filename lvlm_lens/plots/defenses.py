@@ -37,8 +37,8 @@ def defense_plane(points: Sequence[Mapping[str, Any]], title: str = "") -> Figur
             axes.errorbar(
                 100 * x["value"],
                 100 * y["value"],
-                xerr=[[100 * (x["value"] - x["low"])], [100 * (x["high"] - x["value"])]],
-                yerr=[[100 * (y["value"] - y["low"])], [100 * (y["high"] - y["value"])]],
+                xerr=_arms(x),
+                yerr=_arms(y),
                 fmt="none",
                 ecolor=NEUTRAL,
                 elinewidth=0.6,
@@ -54,6 +54,11 @@ def defense_plane(points: Sequence[Mapping[str, Any]], title: str = "") -> Figur
         axes.set_title(title or "Defence plane (size of a mark: forwards per query)")
         _name_beside(axes, shown)
         return figure
+
+
+def _arms(rate: Mapping[str, Any]) -> list[list[float]]:
+    """Lengths of an interval's two arms in per cent; rounding may not turn one of length 0 below 0."""
+    return [[max(0.0, 100 * (rate["value"] - rate["low"]))], [max(0.0, 100 * (rate["high"] - rate["value"]))]]
 
 
 def _range(points: Sequence[Mapping[str, Any]], key: str) -> tuple[float, float]:

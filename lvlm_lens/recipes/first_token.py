@@ -22,7 +22,10 @@ from .cost import Pass, Shape, published_items
 from .hiddendetect import area
 from .recipe import Effect, Outcome, Recipe, Row, SetUse, rate_row
 
-NAMES = {"text_only": "words alone", "image_only": "picture alone", "input_embedding": "input embeddings"}
+NAMES = {
+    "text_only": "words alone", "image_only": "picture alone", "input_embedding": "input embeddings",
+    "nuisance": "length, size and brightness",
+}  # fmt: skip
 
 
 def take(mini: Dataset) -> Dataset:
