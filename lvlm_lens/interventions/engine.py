@@ -34,10 +34,7 @@ from ..models.loaded import LoadedModel
 from .cell import Cell, Placed, Write, writing
 from .reach import CACHE, suffix_starts
 from .recording import Recording, first_of
-
-PACK = 128
-"""Fewest tokens that suffixes are packed to.  A token of a pack of n reads n masked keys, which are little beside the
-prefix that each pack would otherwise copy, and nothing beside the MLP up to a quarter of the width."""
+from .seats import PACK, Seats
 
 
 @torch.inference_mode()
@@ -96,7 +93,7 @@ def _alike(lengths: Sequence[int], pack: int) -> Iterator[list[int]]:
 
 def _wave(model: LoadedModel, rec: Recording, cells: Sequence[Cell], starts: Sequence[int]) -> torch.Tensor:
     """The last block's output ``[n, d_model]`` at each row's last token, for cells sorted by entry."""
-    seats: _Seats | None = None
+    seats: Seats | None = None
     hidden = rec.left[-1].new_empty(0, rec.left[-1].shape[-1])  # [N, d]: all suffixes, one behind the other
     joined = 0
     for block in range(cells[0].entry, model.n_blocks + 1):
@@ -106,7 +103,7 @@ def _wave(model: LoadedModel, rec: Recording, cells: Sequence[Cell], starts: Seq
             entered = [_enter(rec, cells[n], block, starts[n]) for n in joining]
             hidden, joined = torch.cat([hidden, *entered]), joining[-1] + 1
         if joining or seats is None or seats.take.device != hidden.device:
-            seats = _Seats(rec, cells[:joined], starts, max(PACK, model.anatomy.d_model // 4), hidden.device)
+            seats = Seats(rec, cells[:joined], starts, max(PACK, model.anatomy.d_model // 4), hidden.device)
         if block < model.n_blocks:
             hidden = _run_block(model, rec, cells[:joined], seats, hidden, block)
     assert seats is not None
@@ -126,101 +123,6 @@ def _enter(rec: Recording, cell: Cell, block: int, start: int) -> torch.Tensor:
 def _own_writes(cell: Cell) -> tuple[Write, ...]:
     """What is written inside the cell's suffix: nothing where the writes became its prefix."""
     return cell.writes if cell.inherits is None else ()
-
-
-class _Seats:
-    """Where the ``N`` tokens of joined cells sit in the batch ``[B, Q]`` of packs that a block sees.
-
-    Attributes:
-        take: token of each seat ``[B, Q]``, a repeated one where it is empty; back: seat of each token ``[N]``.
-        row: recorded row of each pack ``[B]``; column: of each seat ``[B, Q]``.
-        cell, start: of each seat ``[B, Q]``, -1 for the cell of an empty seat.
-        prefixes: recording and row of the keys and values before each pack; stop: columns that are read of them.
-        ends: last token of each cell ``[n]``; seat: first seat of each cell, in the flattened batch.
-    """
-
-    def __init__(
-        self, rec: Recording, cells: Sequence[Cell], starts: Sequence[int], pack: int, device: torch.device
-    ) -> None:
-        lengths = [rec.last[cell.row] + 1 - start for cell, start in zip(cells, starts, strict=False)]
-        by_prefix: dict[tuple[int, int, int], list[int]] = {}
-        for n, cell in enumerate(cells):
-            source, there = (cell.inherits.recording, cell.inherits.row) if cell.inherits else (rec, cell.row)
-            by_prefix.setdefault((id(source), there, cell.row), []).append(n)
-        longest = max(lengths)
-        size = max(longest, min(pack, max(sum(lengths[n] for n in own) for own in by_prefix.values())))
-        packs: list[list[int]] = []
-        for own in by_prefix.values():
-            # without a prefix there is nothing to share, and the kernel's own causal mask is right
-            count = len(own) if any(starts[n] == 0 for n in own) else -(-sum(lengths[n] for n in own) // size)
-            bins: list[list[int]] = [[] for _ in range(count)]
-            for n in sorted(own, key=lambda n: -lengths[n]):  # the longest first, each to the emptiest
-                min(bins, key=lambda b: sum(lengths[m] for m in b)).append(n)
-            packs += bins
-        width = max(sum(lengths[n] for n in own) for own in packs)
-        before = torch.tensor([0, *lengths]).cumsum(0).tolist()  # first token of each cell
-        take, column, owner, first = (torch.full((len(packs), width), -1) for _ in range(4))
-        self.seat, self.length = [0] * len(cells), lengths
-        for b, own in enumerate(packs):
-            take[b], column[b], first[b] = before[own[0]], starts[own[0]], starts[own[0]]
-            at = 0
-            for n in own:
-                cut = slice(at, at + lengths[n])
-                take[b, cut] = torch.arange(before[n], before[n] + lengths[n])
-                column[b, cut] = torch.arange(starts[n], starts[n] + lengths[n])
-                owner[b, cut], first[b, cut] = n, starts[n]
-                self.seat[n] = b * width + at
-                at += lengths[n]
-        back = torch.empty(before[-1], dtype=torch.long)
-        filled = owner >= 0
-        back[take[filled]] = torch.arange(take.numel()).reshape(take.shape)[filled]
-        self.ends = torch.tensor(before[1:], device=device) - 1
-        self.take, self.back = take.to(device), back.to(device)
-        self.row = torch.tensor([cells[own[0]].row for own in packs], device=device)
-        self.column, self.cell, self.start = column.to(device), owner.to(device), first.to(device)
-        self.stop = max(starts[: len(cells)])
-        sources = [cells[own[0]].inherits for own in packs]
-        self.prefixes = [
-            (source.recording, source.row) if source else (rec, cells[own[0]].row)
-            for source, own in zip(sources, packs, strict=True)
-        ]
-        # every query reads every key that stands there, or the first tokens of a row see only each other
-        one_query = width == 1 and min(starts[: len(cells)]) == self.stop
-        self.unmasked = one_query or (self.stop == 0 and all(len(own) == 1 for own in packs))
-        self._masks: dict[int, torch.Tensor] = {}
-
-    def argument(self, name: str, value: Any) -> Any:
-        """A block's recorded argument at the seats' rows and columns."""
-        if isinstance(value, tuple):
-            return tuple(self.argument(name, item) for item in value)
-        if not isinstance(value, torch.Tensor):
-            return value
-        if name == "cache_position":
-            return value[self.column[0]]
-        axis = value.ndim - (2 if name == "position_ids" else 3)  # of the rows: [.., R, T] or [.., R, T, D]
-        row = self.row if value.shape[axis] > 1 else torch.zeros_like(self.row)
-        return value[(slice(None),) * axis + (row[:, None], self.column)]  # [.., B, Q(, D)]
-
-    def mask(self, recorded: torch.Tensor | None) -> torch.Tensor | None:
-        """The attention mask ``[B, heads or 1, Q, stop + Q]``: the prefix of each seat's cell, and the cell itself."""
-        if recorded is None and self.unmasked:
-            return None
-        if id(recorded) not in self._masks:
-            prefix = torch.arange(self.stop, device=self.column.device).expand(len(self.row), -1)  # [B, stop]
-            keys = torch.cat([prefix, self.column], 1)  # [B, K]: the column of every key
-            own = (self.cell[:, :, None] == self.cell[:, None]) | (self.cell[:, :, None] < 0)
-            before = prefix[:, None] < self.start[:, :, None]
-            mine = torch.cat([before, own], 2)[:, None]  # [B, 1, Q, K]
-            if recorded is None:  # plainly causal, no padding
-                found = mine & (keys[:, None] <= self.column[:, :, None])[:, None]
-            else:
-                row = self.row if recorded.shape[0] > 1 else torch.zeros_like(self.row)
-                part = recorded[row[:, None], :, self.column].transpose(1, 2)  # [B, heads or 1, Q, T]
-                part = part.gather(3, keys[:, None, None].expand(-1, *part.shape[1:3], -1))
-                blocked = False if part.dtype == torch.bool else torch.finfo(part.dtype).min
-                found = part.masked_fill(~mine, blocked)
-            self._masks[id(recorded)] = found
-        return self._masks[id(recorded)]
 
 
 class _Prefix:
@@ -245,7 +147,7 @@ def _prefix(kept: Sequence[tuple[torch.Tensor, int]], stop: int) -> torch.Tensor
 
 
 def _run_block(
-    model: LoadedModel, rec: Recording, cells: Sequence[Cell], seats: _Seats, hidden: torch.Tensor, block: int
+    model: LoadedModel, rec: Recording, cells: Sequence[Cell], seats: Seats, hidden: torch.Tensor, block: int
 ) -> torch.Tensor:
     """One block over the suffixes of all joined cells: ``[N, d]`` in and out."""
     recorded = rec.calls[block]
