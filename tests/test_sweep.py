@@ -413,7 +413,8 @@ def test_page_and_terminal_say_the_same_once(run, capsys):
     for role in run.data["consensus"].values():
         assert votes_text(role) in page and votes_text(role) in shown
     assert not run.roles.perception.found  # random weights
-    assert "below what a role needs" in shown and "below what a role needs" in page
+    assert "not counted, because perception was" in shown and "not counted, because perception was" in page
+    assert all(row["perceived"]["value"] is None for row in run.data["quadrants"])
 
 
 def test_exit_codes_are_all_listed():

@@ -30,6 +30,7 @@ ROLE_TITLES = {
 BASELINE_COLOURS = {
     "text_only": "#CC79A7",
     "image_only": "#E69F00",
+    "nuisance": "#A6761D",
     "input_embedding": "#56B4E9",
     "random_twin": "#555555",
     "random_features": "#999999",

@@ -106,7 +106,7 @@ def draw_figures(
             lambda: plot_quadrants(
                 located.quadrants,
                 rows,
-                "Perceived (below what a role needs: perception not found), and refused" if note else "",
+                "" if located.roles.perception.found else "Refused (perceived: not counted, perception not found)",
                 reader or "",
             ),
         ),
