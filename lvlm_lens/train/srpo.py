@@ -187,8 +187,11 @@ class SRPO(AdapterMethod):
         from transformers import TrainingArguments
 
         data = dataset_of(model, rows, preference)
+        wrapped = get_peft_model(model.model, adapter)
+        if arguments["gradient_checkpointing"]:  # the first block's input is frozen
+            wrapped.enable_input_require_grads()
         return _trainer_class()(
-            model=get_peft_model(model.model, adapter),
+            model=wrapped,
             args=TrainingArguments(**arguments),
             train_dataset=data,
             data_collator=_Pairs(model),
