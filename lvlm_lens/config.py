@@ -31,7 +31,7 @@ class SweepConfig:
         device, device_map, dtype, attn, revision, trust_remote_code: as transformers takes them.
         adapter: folder of a PEFT adapter for the model; quantize: ``4bit`` or ``8bit``.
         system: system prompt of every request.
-        batch_size: rows a forward.
+        batch_size: rows per forward.
         backbone: language-only backbone to compare with (``mini-backbone`` for ``mini``, ``smol-text`` for ``smol``).
         twin: measure the random-weight twin too.
         pairs: matched pairs that are patched; 0 leaves patching out.

@@ -31,7 +31,7 @@ class Memory:
 
     Attributes:
         weights: of the model; beside: what is there before and while it runs (on the CPU: Python and its libraries).
-        row: of one row of a batch at its widest place; batch: rows a forward; lens: logits of one batch's lens.
+        row: of one row of a batch at its widest place; batch: rows per forward; lens: logits of one batch's lens.
         patching: of one wave of patched cells and the state recorded for them.
         twin: of shuffling the largest part of a weight; tables: of SASA's features and of one probe on them (CPU).
         device: that there are.

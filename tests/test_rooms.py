@@ -13,11 +13,11 @@ import lvlm_lens
 ROOT = Path(lvlm_lens.__file__).parent
 
 ROOMS = (
-    "errors", "depth", "inference", "progress", "tolerance", "columns", "config", "storage", "runfolder", "stats",
-    "data", "provenance", "models", "activations", "interventions", "lens", "measures", "locate", "causal",
+    "errors", "plugins", "depth", "inference", "progress", "tolerance", "columns", "config", "storage", "runfolder",
+    "stats", "data", "provenance", "models", "activations", "interventions", "lens", "measures", "locate", "causal",
     "evaluate", "train", "defenses", "selftest", "plots", "machine", "memory", "stages", "scale", "resultschema",
     "estimate", "recipes", "estimate_evaluation", "rivals", "sweep", "comparison", "against_base", "report", "wide",
-    "bench", "plugins", "commands", "cli", "__main__",
+    "bench", "commands", "cli", "__main__",
 )  # fmt: skip
 """From the ground floor up: a room imports those before it and itself."""
 

@@ -38,7 +38,7 @@ def test_every_stage_keeps_the_contract(mini, mini_data, committed_result):
 
 
 class Hungry(Stage):
-    """Fits three rows a forward."""
+    """Fits three rows per forward."""
 
     name = "hungry"
     parts = ("hungry",)
@@ -56,7 +56,7 @@ def test_memory_that_runs_out_halves_the_batch_and_is_noted(mini, mini_data, tmp
     run = Run(mini, mini_data, tmp_path, SweepConfig(), batch_size=16)
     assert run_stage(Hungry(), run) == {"hungry": {"done": True, "rows": 2}}
     assert [note.split(": ")[1] for note in run.notes] == [
-        f"out of memory with {rows} rows a forward, gone on with {rows // 2}" for rows in (16, 8, 4)
+        f"out of memory with {rows} rows per forward, gone on with {rows // 2}" for rows in (16, 8, 4)
     ]
     assert run.batch_size == 2 and set(run.timings) == {"hungry"}
 

@@ -108,7 +108,7 @@ def capture(
         reduce: ``"mean"`` keeps the mean over the chosen positions only.
         directions: ``[k, d]``: keep only the inner products with these, ``[sample, position, k]``; both are
             computed before anything is copied (:mod:`lvlm_lens.activations.reduce`).
-        batch_size: rows a forward; halved, with the work going on, when memory runs out.
+        batch_size: rows per forward; halved, with the work going on, when memory runs out.
         edits: ``(site, function)`` applied in every forward, before the readings.
         on_error: called for a sample that cannot be encoded (a broken picture, say), which is then
             left out; without it the error is raised.

@@ -130,7 +130,7 @@ def select_refusal_direction(
         train, validation: prompts that share no group.
         positions: how many last prompt tokens are tried; default all after the instruction.
         random_directions: ablated for comparison.
-        batch_size: rows a forward.
+        batch_size: rows per forward.
         seed: of the random directions.
         progress: called with (candidates done, in all).
 

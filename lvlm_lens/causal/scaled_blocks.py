@@ -94,7 +94,7 @@ def sharpen_range(
         prompts: harmless prompts, best those that look harmful (XSTest's safe ones).
         first: [start, stop) to begin from, e.g. the angular gap's range.
         factor: of the weights; the paper takes about 1.1 to 1.2.
-        batch_size: rows a forward.
+        batch_size: rows per forward.
         progress: called with (ranges done, ranges in all).
     """
     depth = model.n_blocks

@@ -99,7 +99,7 @@ def add_run_options(
     add = parser.add_argument_group("run").add_argument
     add("--out", metavar="DIR", help=f"run folder; the same command continues it ({out})")
     add("--seed", type=int, help=f"seed of everything random (default: {_DEFAULTS.seed})")
-    add("--batch-size", type=int, metavar="N", help=f"rows a forward (default: {_DEFAULTS.batch_size})")
+    add("--batch-size", type=int, metavar="N", help=f"rows per forward (default: {_DEFAULTS.batch_size})")
     add("--config", metavar="FILE", help="YAML file of settings; flags win (default: none)")
     add_column_options(parser)
 

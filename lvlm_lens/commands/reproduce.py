@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--judge", metavar="URL|NAME", help="judge: an OpenAI-compatible address, or a model (default: words)")
     add("--judge-model", default="", metavar="NAME", help="model name sent to the judge's address (default: none)")
     add("--out", metavar="DIR", help="run folder (default: figures/reproduce-MODEL); the same command continues it")
-    add("--batch-size", type=int, default=32, metavar="N", help="rows a forward (default: 32)")
+    add("--batch-size", type=int, default=32, metavar="N", help="rows per forward (default: 32)")
     add("--max-new-tokens", type=int, default=32, metavar="N", help="longest answer (default: 32)")
     add_column_options(parser)
     add_output_options(parser)

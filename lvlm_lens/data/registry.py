@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, UsageError, near_matches
+from ..plugins import announced
 from .cards import CARDS, DatasetCard, count_differences, plain, register
 from .dataset import Dataset
 from .hub import is_loaded, read_hub, read_loaded
@@ -66,6 +67,8 @@ def cards() -> dict[str, DatasetCard]:
     """Every registered data set's card, by name."""
     for module in FORMATS:
         importlib.import_module(f".{module}", __package__)
+    for found in announced("lvlm_lens.datasets").values():
+        register(found)
     return CARDS
 
 

@@ -39,7 +39,7 @@ class FirstTokenProbe(Detector):
         per_scenario: samples of each scenario (category and label) used for training, in the data's order.
         C: inverse regularisation.
         threshold: probability from which the guard refuses.
-        batch_size: rows a forward.
+        batch_size: rows per forward.
     """
 
     name = "first_token"
@@ -127,13 +127,13 @@ class NEARSIDE(_OneDirection):
 
     Args:
         block: block whose output is read.
-        batch_size: rows a forward.
+        batch_size: rows per forward.
     """
 
     name = "nearside"
     needs = frozenset({"training data"})
     approximation = "the block is this project's choice (the last)"
-    source = "NEARSIDE, formula of the project's measure definitions"
+    source = "NEARSIDE, formula second-hand, not checked against the paper"
 
 
 class RefusalDirection(_OneDirection):
@@ -144,7 +144,7 @@ class RefusalDirection(_OneDirection):
 
     Args:
         block: block whose input is read; ``None`` chooses it.
-        batch_size: rows a forward.
+        batch_size: rows per forward.
         folds: of the choice.
         random_state: seed of the folds.
     """
@@ -190,13 +190,13 @@ class VLMGuard(Detector):
         directions: number of singular directions.
         share: share of prompts taken to be harmful, as prior knowledge.
         C: inverse regularisation of the classifier.
-        batch_size: rows a forward.
+        batch_size: rows per forward.
     """
 
     name = "vlmguard"
     needs = frozenset({"unlabelled data"})
     approximation = "pseudo-labels by a given share instead of a tuned threshold; linear classifier"
-    source = "VLMGuard, formula of the project's measure definitions"
+    source = "VLMGuard, formula second-hand, not checked against the paper"
 
     def __init__(
         self, block: int | None = None, directions: int = 1, share: float = 0.5, C: float = 1.0, batch_size: int = 32
@@ -242,7 +242,7 @@ class SafetyHeads(Detector):
         k: number of heads.
         C: inverse regularisation.
         folds: of the choice of heads.
-        batch_size: rows a forward.
+        batch_size: rows per forward.
         random_state: seed of the folds.
     """
 

@@ -25,7 +25,7 @@ class HiddenDetect(Detector):
 
     Args:
         centred: subtract each prompt's mean logit before the cosine (the published one does not).
-        batch_size: rows a forward.
+        batch_size: rows per forward.
 
     Attributes (after ``fit``): ``window_`` (first and last safety-aware block), ``fdv_ [block]``, ``tokens_``,
     ``threshold_`` (midway between the training means).

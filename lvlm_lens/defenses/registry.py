@@ -7,6 +7,7 @@ from typing import Any
 
 from ..errors import UsageError, near_matches
 from ..lens import LVLM
+from ..plugins import announced
 from .base import Defense
 from .coca import CoCA
 from .detectors import NEARSIDE, FirstTokenProbe, RefusalDirection, SafetyHeads, VLMGuard
@@ -39,7 +40,12 @@ DEFENSES: dict[str, type[Defense]] = {
         ShiftDC,
     )
 }
-"""Every defence by name."""
+"""Every defence of this package by name."""
+
+
+def every_defense() -> dict[str, type[Defense]]:
+    """Every defence by name; a name of ours always means ours."""
+    return {**announced("lvlm_lens.defenses"), **DEFENSES}
 
 
 def make_defense(name: str, **options: Any) -> Defense:
@@ -49,15 +55,16 @@ def make_defense(name: str, **options: Any) -> Defense:
         UsageError: no such defence (with near matches), or an option it does not have.
     """
     key = name.strip().lower().replace("-", "_")
-    if key not in DEFENSES:
-        raise UsageError(f"no defence {name!r}; there are: {', '.join(DEFENSES)}{near_matches(key, DEFENSES)}")
-    known = DEFENSES[key]().get_params(deep=False)
+    every = every_defense()
+    if key not in every:
+        raise UsageError(f"no defence {name!r}; there are: {', '.join(every)}{near_matches(key, every)}")
+    known = every[key]().get_params(deep=False)
     for option in options:
         if option not in known:
             raise UsageError(
                 f"defence {key!r} has no option {option!r}; it has {', '.join(known)}{near_matches(option, known)}"
             )
-    return DEFENSES[key](**options)
+    return every[key](**options)
 
 
 def make_defenses(names: str | Iterable[str | Defense], model: LVLM | None = None) -> list[Defense]:
@@ -74,7 +81,7 @@ def make_defenses(names: str | Iterable[str | Defense], model: LVLM | None = Non
         if isinstance(item, Defense):
             made.append(item)
         elif item.strip().lower() == "all":
-            every = [kind() for kind in DEFENSES.values()]
+            every = [kind() for kind in every_defense().values()]
             made += [d for d in every if model is None or model.takes_images or "pictures" not in d.needs]
         elif item.strip() and item.strip().lower().replace("-", "_") not in DEFENSES and is_trained(item.strip()):
             made.append(trained_defense(item.strip()))

@@ -93,7 +93,7 @@ def extract(
         cells: the edits; cells with ``fused`` = ``safety`` run like the others.
         features: what is kept of each pass: first-token ``logits``, the residual after the last block
             (``last_resid``), or after the cell's fused block (``fused_resid``), all at the last prompt token.
-        batch_size: rows a forward.
+        batch_size: rows per forward.
         resid_blocks: blocks whose plain residual at the last token is kept as well.
         engine: what an earlier check on this model found (:attr:`Extracted.engine`); without it the first
             batch is checked against a whole forward.
@@ -258,7 +258,7 @@ class SASA(Detector):
         candidates: blocks of the grid; default at most six, evenly spaced.
         selection_size: at most so many training samples (whole groups) choose the blocks.
         folds: of that choice.
-        batch_size: rows a forward.
+        batch_size: rows per forward.
         refusal_file: the fixed refusal, in place of the package's.
         random_state: seed of folds, subsets and the random control.
 

@@ -49,7 +49,7 @@ def run_contest(
         made: features of the plain pass, with residuals after every block, and of ``cells``.
         cells: what SASA may choose from.
         features: as in :func:`~lvlm_lens.defenses.sasa.extract`.
-        batch_size: rows a forward.
+        batch_size: rows per forward.
         repeats: of the cross-validation (:func:`~lvlm_lens.defenses.contest.repeated_splits`).
         margin: of equivalence.
     """

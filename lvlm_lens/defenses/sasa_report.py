@@ -229,7 +229,7 @@ def sasa_report(
         quick: the smaller defaults above, controls without the variants of mode and position, 3 subsets a size, and a
             contest of 5 splits in place of 15.
         replicates: of the bootstrap over test groups.
-        batch_size: rows a forward.
+        batch_size: rows per forward.
         random_state: seed of everything drawn.
         folder: where the passes of each batch are kept, so that a stopped report continues.
         strict: stop at the first sample that cannot be encoded; else it is left out and named in the notes.

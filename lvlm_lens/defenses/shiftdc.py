@@ -31,7 +31,7 @@ class ShiftDC(Defense):
         first_block, last_block: range, ends included; default 10/32 of the depth to the last block.
         caption_tokens: longest caption, where a sample has none and the model writes one.
         describe_file: prompt for that caption.
-        batch_size: rows a forward.
+        batch_size: rows per forward.
 
     Attributes (after ``fit``): ``safety_`` float32 ``[block, d_model]`` (s_l), ``blocks_``.
     """

@@ -31,7 +31,7 @@ class SSUIInContext(Defense):
         choice: ``random``, ``category`` or ``nearest``.
         block: block of the residual for ``nearest``; default the middle one.
         shot_file, query_file: prompts in place of the package's.
-        batch_size: rows a forward when embeddings are taken.
+        batch_size: rows per forward when embeddings are taken.
         random_state: seed of the choice.
 
     Attributes (after ``fit``): ``pool_`` (usable training samples), ``embeddings_`` for ``nearest``.

@@ -42,7 +42,7 @@ class InsideTable:
     Args:
         model: the undefended model.
         samples: labelled samples, both classes.
-        batch_size: rows a forward.
+        batch_size: rows per forward.
         random_state: seed of folds, shuffles and bootstrap.
     """
 

@@ -38,7 +38,7 @@ class ConceptProbe(Measure):
 
     name = "concept_probe"
     unit = "accuracy"
-    source = "multinomial probe of the project's measure definitions; association null [own]"
+    source = "multinomial probe and association null [own]"
 
     def __init__(
         self,

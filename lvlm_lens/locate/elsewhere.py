@@ -83,7 +83,7 @@ def read_elsewhere(
         refusal_ids: tokens of the refusal log-odds.
         system: a system prompt for this reading.
         first_tokens: one token id a sample, appended to its prompt; ``last`` is then that token.
-        batch_size: rows a forward.
+        batch_size: rows per forward.
         progress: called with (done, all).
 
     Raises:

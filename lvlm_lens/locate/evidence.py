@@ -155,7 +155,7 @@ def gather(
         data: samples; rows with and without pictures may be mixed.
         positions: where the residual stream is read; several tokens are averaged.
         blocks: which blocks; all by default.
-        batch_size: rows a forward (halved by itself when memory runs out).
+        batch_size: rows per forward (halved by itself when memory runs out).
         on_error: called for a sample that cannot be encoded, which is then left out.
         progress: called with (done, all).
 

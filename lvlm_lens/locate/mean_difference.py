@@ -32,7 +32,7 @@ class MeanDifference(Measure):
 
     name = "mean_difference"
     unit = "AUROC"
-    source = "NEARSIDE, as described in the project's measure definitions; cross-fitting [own]"
+    source = "NEARSIDE, formula second-hand, not checked against the paper; cross-fitting [own]"
 
     def __init__(
         self,

@@ -342,7 +342,7 @@ MEASURES: tuple[MeasureSpec, ...] = (
                 "the same through a lens trained on the model's own chats (not counted: a trained map turns perceived "
                 "danger into words before the model does)", tuned_lens_measure, votes=False, expected=()),
     MeasureSpec("perceived_not_said", None, "free",
-                "the project's measure definitions, section 3; excess over harmless items and its null [own]",
+                "[own]: perceived by the probe and not refused; excess over harmless items and its null",
                 "danger readable inside, and the model answers", _perceived_not_said, votes=False, expected=()),
 )  # fmt: skip
 """Measures that read only, in the order of tables."""

@@ -27,7 +27,7 @@ Where a role is found:
 The interval of the onset learns the direction anew in every draw.  A measure without a strength (a cosine, a share)
 keeps the older reading: the first block from which its own height stays above half of the peak's, range up to 80 % of
 it, and the percentile interval of the replicates' onsets; this onset holds at this sample size and strength only.
-Sources: half-height onset and the things to beat from the project's measure definitions; floor with baselines, range
+Sources: half-height onset and the things to beat [own]; floor with baselines, range
 and plateau levels are [own].
 """
 

@@ -67,5 +67,5 @@ def halves(batch: Sequence[int], samples: Sequence[Sample], least: int = 1) -> l
         raise NumericalError(f"out of memory with {few} ({samples[batch[0]].id!r}); use a smaller dtype or device_map")
     torch.cuda.empty_cache()
     half = len(batch) // 2
-    _LOG.warning("out of memory with %d rows a forward, gone on with %d", len(batch), half)
+    _LOG.warning("out of memory with %d rows per forward, gone on with %d", len(batch), half)
     return [list(batch[:half]), list(batch[half:])]

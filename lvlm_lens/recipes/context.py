@@ -72,7 +72,7 @@ class Context:
         seed: of everything drawn.
         judge: reads answers where a paper's scoring wants a judge; ``None``: words.
         folder: where ledgers and figures go; ``None`` keeps answers in memory.
-        batch_size, max_new_tokens, replicates: rows a forward, longest answer, bootstrap replicates.
+        batch_size, max_new_tokens, replicates: rows per forward, longest answer, bootstrap replicates.
         weights: hash of the model's weights, computed where it is not given.
     """
 

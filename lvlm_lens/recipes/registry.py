@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from ..errors import UsageError, near_matches
+from ..plugins import announced
 from .recipe import Recipe
 
 NAMES = (
@@ -37,8 +38,8 @@ NAMES = (
 
 
 def recipe_names() -> tuple[str, ...]:
-    """The words for ``lvlm-lens reproduce``."""
-    return NAMES
+    """The words for ``lvlm-lens reproduce``, those of other packages last."""
+    return (*NAMES, *(name for name in announced("lvlm_lens.recipes") if name not in NAMES))
 
 
 def find_recipe(name: str) -> Recipe:
@@ -48,16 +49,20 @@ def find_recipe(name: str) -> Recipe:
         UsageError: no such recipe (with near matches).
     """
     word = name.strip().casefold().replace("_", "-").replace(" ", "-")
-    if word not in NAMES:
-        squeezed = {known.replace("-", ""): known for known in NAMES}
+    names = recipe_names()
+    if word not in names:
+        squeezed = {known.replace("-", ""): known for known in names}
         word = squeezed.get(word.replace("-", ""), word)
-    if word not in NAMES:
-        raise UsageError(f"no recipe {name!r}{near_matches(word, NAMES)} The recipes are {', '.join(NAMES)}, or all")
-    found = import_module(f".{word.replace('-', '_')}", __package__).RECIPE
+    if word not in names:
+        raise UsageError(f"no recipe {name!r}{near_matches(word, names)} The recipes are {', '.join(names)}, or all")
+    if word in NAMES:
+        found = import_module(f".{word.replace('-', '_')}", __package__).RECIPE
+    else:
+        found = announced("lvlm_lens.recipes")[word]
     assert isinstance(found, Recipe)
     return found
 
 
 def recipes() -> list[Recipe]:
     """All of them."""
-    return [find_recipe(name) for name in NAMES]
+    return [find_recipe(name) for name in recipe_names()]

@@ -51,7 +51,7 @@ def read_all(
         evidence: its evidence at the last prompt token, all blocks (:func:`~lvlm_lens.locate.evidence.gather`).
         pairs: matched pairs, ``clean`` the harmful member; those that behave differently are patched.
         folder: where finished parts are kept; ``None`` keeps nothing.
-        batch_size: rows a forward.
+        batch_size: rows per forward.
         seed: of folds and of the choice of pairs.
         wanted: fields of :class:`~.readings.Readings` that are needed; all by default.
 

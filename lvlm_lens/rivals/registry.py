@@ -67,7 +67,7 @@ PROCEDURES: Mapping[str, Procedure] = {
             care, labels=False,
         ),
         Procedure(
-            "safety-heads", "Safety heads", "arXiv 2501.02029, formula of the project's measure definitions",
+            "safety-heads", "Safety heads", "arXiv 2501.02029, formula second-hand, not checked against the paper",
             "A few attention heads tell harmful prompts apart.",
             "a probe on each head's output at the last token; the middle half of the best eight heads' blocks [own]; "
             "intervals resample which heads are best, without fitting the probes again",

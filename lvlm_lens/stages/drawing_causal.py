@@ -89,6 +89,6 @@ def draw_defenses(folder: Path, table: EvaluationResult | None) -> list[dict[str
     png, svg = save_figure(defense_plane(table.plane()), folder, "defense_plane")
     caption = (
         f"Attack success against over-refusal of {len(table.rows)} systems on {table.setting['n_test']} requests, "
-        "with 95 % intervals; the size of a mark is its cost in forwards a query."
+        "with 95 % intervals; the size of a mark is its cost in forwards per query."
     )
     return [{"name": "defense_plane", "png": png, "svg": svg, "caption": caption}]

@@ -27,6 +27,7 @@ from ..locate.roles import Role, find_role
 from ..locate.study import COSTS, Measured, MeasureSpec, Study, measure, unembedding_of
 from ..locate.tuned_lens import CHATS
 from ..locate.unembedding import Unembedding
+from ..plugins import announced
 from ..selftest import standing
 from ..storage.plain import plain
 from .drawing_measures import draw_measures
@@ -38,7 +39,9 @@ from .work import Work
 MEASURES: Mapping[str, MeasureSpec] = {
     spec.name: spec
     for role in (*ROLE_NAMES, None)
-    for spec in sorted((*READING, *EDITING), key=lambda spec: list(COSTS).index(spec.cost))
+    for spec in sorted(
+        (*READING, *EDITING, *announced("lvlm_lens.measures").values()), key=lambda spec: list(COSTS).index(spec.cost)
+    )
     if spec.role == role
 }
 """Every measure by name, role by role, those that need the fewest forwards first."""

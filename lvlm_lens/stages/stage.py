@@ -44,7 +44,7 @@ class Run:
 
     Attributes:
         model, data: as loaded; folder: of the run; settings: all of them.
-        seed: of everything drawn; batch_size: rows a forward, halved where memory runs out; progress: who listens.
+        seed: of everything drawn; batch_size: rows per forward, halved where memory runs out; progress: who listens.
         found: what each stage found, by its name, for the stages after it.
         curves: every curve of the run by name, with its draws.
         broken: samples that could not be read, with the reason; notes: for the reader; timings: seconds.
@@ -170,7 +170,7 @@ def run_stage(stage: Stage, run: Run) -> Mapping[str, Any]:
                 ) from error
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            run.notes.append(f"{stage.name}: out of memory with {run.batch_size} rows a forward, gone on with "
+            run.notes.append(f"{stage.name}: out of memory with {run.batch_size} rows per forward, gone on with "
                              f"{run.batch_size // 2}")  # fmt: skip
             run.batch_size //= 2
 

@@ -20,7 +20,7 @@ def page(folder: ReportFolder) -> Page:
         opening = Picture(
             figure,
             f"Attack success against over-refusal of {len(rows)} systems on {setting['n_test']} requests, with 95 % "
-            "intervals; the size of a mark is its cost in forwards a query.",
+            "intervals; the size of a mark is its cost in forwards per query.",
         )
     sections = [
         Section("What did the defences change?", [_table(rows), *_tests(data["tests"])]),
@@ -62,7 +62,7 @@ def _table(rows: list[dict[str, Any]]) -> Table:
         "over-refusal",
         "accuracy on harmless",
         "AUROC",
-        "forwards a query",
+        "forwards per query",
         "ms a query",
     ]
     return Table("Every system on the same requests, with 95 % intervals", header, shown)
