@@ -12,20 +12,18 @@ from scipy.stats import norm
 from lvlm_lens.errors import DataError, UsageError
 from lvlm_lens.locate.angular_gap import AngularGap
 from lvlm_lens.locate.check_measure import check_measure
-from lvlm_lens.locate.concept_probe import ConceptProbe, concept_curves
+from lvlm_lens.locate.concept_probe import ConceptProbe
 from lvlm_lens.locate.difference_consistency import DifferenceConsistency
 from lvlm_lens.locate.geometry import BlockCKA, IntrinsicDimension, LabelCKA, debiased_cka, two_nn
 from lvlm_lens.locate.head_attribution import (
     HeadContrast,
     safety_specific_heads,
-    sasa_head_scores,
     ships_kl,
     singular_vector_score,
 )
 from lvlm_lens.locate.lens_readability import LensReadability
 from lvlm_lens.locate.mean_difference import MeanDifference
 from lvlm_lens.locate.modality_cosine import ModalityCosine
-from lvlm_lens.locate.quadrants import Quadrants
 from lvlm_lens.locate.refusal_lens import RefusalLens
 from lvlm_lens.locate.roles import find_role
 from lvlm_lens.locate.shared_semantics import SharedSemantics
@@ -351,10 +349,8 @@ def test_concepts_drop_what_cannot_be_tested_and_predict(pairs_and_labels):
         x[names == name, 1, c] += 4
     names[0], names[1] = None, "lonely"
     groups = np.arange(N) // 3
-    curves = concept_curves(
-        x, {"object": names}, groups, {"text_only": rng.standard_normal((N, 3))}, ConceptProbe(**SMALL)
-    )
-    curve = curves["object"]
+    probe = ConceptProbe(**SMALL).fit(x, names, groups)
+    curve = probe.curve_.with_baseline("text_only", probe.baseline(rng.standard_normal((N, 3)), names, groups))
     assert curve.meta["dropped"] == 2 and curve.n == N - 2 and curve.meta["classes"] == 3
     assert curve.value[1] > 0.9 and curve.value[0] < 0.45 and curve.baselines["text_only"].value < 0.5
     fitted = ConceptProbe(**SMALL).fit(x, names, groups)
@@ -362,24 +358,6 @@ def test_concepts_drop_what_cannot_be_tested_and_predict(pairs_and_labels):
     with pytest.raises(DataError, match="never crosses groups"):
         ConceptProbe().fit(x, np.arange(N).astype(str), groups)
 
-
-def test_quadrants_count_and_test_association():
-    rng = np.random.default_rng(0)
-    harmful = np.arange(400) % 2 == 1
-    scores = rng.standard_normal(400) + 3 * harmful - 1.5
-    refused = harmful & (rng.random(400) < 0.3)
-    parts = np.where(harmful, "SSU", "SSS")
-    fitted = Quadrants(replicates=200, permutations=200).fit(scores, refused, harmful, np.arange(400) // 2, parts)
-    row = fitted.table_.set_index("part").loc["harmful"]
-    expected = ((scores > 0) & ~refused)[harmful].mean()
-    assert row["perceived_answered"] == pytest.approx(expected) == fitted.perceived_not_refused_["value"]
-    assert row["perceived_answered_low"] < expected < row["perceived_answered_high"]
-    cells = ["perceived_refused", "perceived_answered", "missed_refused", "missed_answered"]
-    np.testing.assert_allclose(fitted.table_[cells].sum(1), 1)
-    assert set(fitted.table_["part"]) == {"harmful", "harmless", "SSU", "SSS"}
-    assert fitted.association_["p_value"] > 0.01
-    tied = Quadrants(replicates=50, permutations=200).fit(scores, scores > 0.5, harmful)
-    assert tied.association_["p_value"] < 0.01
 
 
 def test_ships_is_the_kl_of_torch():
@@ -406,8 +384,6 @@ def test_left_vectors_are_blind_on_data_with_a_common_mean_and_centred_ones_see(
     assert angle["left"] < 0.1 and angle["right"] < 0.1 and angle["centred"] > 1.3
     assert singular_vector_score(full, full, "rank", 3) == pytest.approx(0, abs=1e-6)
     assert singular_vector_score(full, without, "rank", 1) == pytest.approx(angle["centred"])
-    scores = sasa_head_scores(full, [(5, 1, without), (6, 0, full)], "centred")
-    assert scores[5, 1]["low"] > scores[5, 1]["null"] > scores[6, 0]["value"] == pytest.approx(0, abs=1e-6)
     with pytest.raises(UsageError, match="variant"):
         singular_vector_score(full, without, "middle")
 

@@ -13,7 +13,7 @@ from lvlm_lens.data import Dataset, Sample
 from lvlm_lens.data.cards import DatasetCard
 from lvlm_lens.defenses import SafetyPrompt
 from lvlm_lens.locate.study import Measured, MeasureSpec
-from lvlm_lens.recipes.registry import find_recipe
+from lvlm_lens.recipes.figstep import RECIPE
 from lvlm_lens.train.sft import SFT
 
 
@@ -37,7 +37,7 @@ class Longer(SFT):
     name = "longer"
 
 
-MORE = replace(find_recipe("figstep"), name="one-more")
+MORE = replace(RECIPE, name="one-more")
 """
 
 ENTRY_POINTS = """

@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from lvlm_lens.errors import DataError, NumericalError, UsageError
 from lvlm_lens.locate.bench_probe import bench_probe, probe_table
 from lvlm_lens.locate.crossfit import Settings, _jobs, fold_masks, grid_coefficients, grid_scores, out_of_fold
-from lvlm_lens.locate.probe import LinearProbe, probe_curve
+from lvlm_lens.locate.probe import LinearProbe
 from lvlm_lens.locate.statistics import group_folds
 
 CS = [1e-3, 0.1, 10.0]
@@ -175,12 +175,11 @@ def test_transfer_baselines_twin_and_random_features(stepped):
     rng = np.random.default_rng(1)
     probe = LinearProbe(permutations=20, replicates=100)
     weak = (y + 2 * rng.standard_normal(240))[:, None].astype(np.float32)
-    curve = probe_curve(
-        "perception", acts, y, pairs, features={"text_only": weak}, twin=rng.standard_normal(acts.shape), probe=probe
-    )
-    assert curve.baselines["text_only"].scalar and 0.55 < curve.baselines["text_only"].value < 0.75
-    assert (np.abs(curve.baselines["random_twin"].value - 0.5) < 0.15).all()
     fitted = probe.fit(acts, y, pairs)
+    beside = fitted.baseline(weak)
+    assert beside.scalar and 0.55 < beside.value < 0.75
+    twin = LinearProbe(permutations=0, replicates=0).fit(rng.standard_normal(acts.shape), y, pairs).curve_
+    assert (np.abs(twin.value - 0.5) < 0.15).all()
     moved = fitted.transfer(acts[:100] + 0.1 * rng.standard_normal((100, 5, 12)), y[:100], pairs[:100])
     assert (moved.value[2:] > 0.75).all() and (moved.null[2:] < 0.7).all()
     noise = fitted.random_feature_baseline(12, draws=3)

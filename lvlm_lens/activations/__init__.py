@@ -1,4 +1,9 @@
-"""Activations: names of sites, reading them, writing them, keeping them."""
+"""Activations: names of sites, reading them, writing them, keeping them.
+
+:mod:`.sites` parses names, :mod:`.capture` reads into memory, :mod:`.capture_to` and :mod:`.store` keep on disk, and
+:mod:`.check_anatomy` is the battery for every family.  Imports ``models``, ``data`` and ``storage``.  One more site: a
+row in :mod:`.sites`, and the battery covers it.
+"""
 
 from .activations import Activations, BlockView
 from .capture import capture

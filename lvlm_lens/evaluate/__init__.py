@@ -1,4 +1,9 @@
-"""Evaluation: refusal, judges, rates with intervals, utility and cost."""
+"""Evaluation: refusal, judges, rates with intervals, utility and cost.
+
+:mod:`.evaluation` asks every system and compares; :mod:`.reaction` tells refusal, deflection and compliance apart;
+``scorers/`` holds one published scoring a file.  Imports the rooms below (``locate``, ``models``, ``stats``), not the
+defences, which it takes as objects.
+"""
 
 from .judges import EndpointJudge, LocalJudge, Verdict, judge_answers
 from .rates import (

@@ -4,12 +4,12 @@ A concept probe is a multinomial L2 logistic regression on one block, cross-vali
 accuracy of out-of-fold predictions.  The null keeps the predictions and shuffles the labels against them
 (within the group structure): it tests whether predictions and labels are associated, and needs no refit of a
 many-class model.  [own]  The *joint* concept (needs image and text) is binary: use
-:func:`~lvlm_lens.locate.probe.probe_curve` with both unimodal baselines; it is called fused only above both.
+:class:`~lvlm_lens.locate.probe.LinearProbe` with both unimodal baselines; it is called fused only above both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import DataError, UsageError, context
 from .blocks import SelectedBlocks, as_blocks, iterate
 from .crossfit import Settings, decision, grid_coefficients, out_of_fold
-from .curve import Baseline, Curve
+from .curve import Baseline
 from .measure import Measure
 from .statistics import group_folds, permute_labels, weighted_mean
 
@@ -123,34 +123,3 @@ class ConceptProbe(Measure):
 
         curve = clone(self).fit(features, labels, groups).curve_
         return Baseline(float(curve.value[0]), float(curve.low[0]), float(curve.high[0]))
-
-
-def concept_curves(
-    activations: Any,
-    concepts: Mapping[str, Any],
-    groups: Any = None,
-    features: Mapping[str, Any] | None = None,
-    probe: ConceptProbe | None = None,
-) -> dict[str, Curve]:
-    """One curve a concept, with the given baselines.
-
-    Args:
-        activations: ``[sample, block, d]`` or blocks.
-        concepts: labels ``[sample]`` by concept (``object``, ``activity`` ...).
-        groups: one value a sample, or a mapping concept -> groups (an object probe must not have the object as
-            its group: leave-object-out has nothing to recognise).
-        features: baseline features by name (``text_only``, ``image_only`` ...), ``[sample, feature]``.
-        probe: settings.
-    """
-    from sklearn.base import clone
-
-    out = {}
-    for name, labels in concepts.items():
-        with context(f"concept {name}"):
-            own = groups.get(name) if isinstance(groups, Mapping) else groups
-            fitted = clone(probe or ConceptProbe()).fit(activations, labels, own, name=name)
-            curve = fitted.curve_
-            for key, value in (features or {}).items():
-                curve = curve.with_baseline(key, fitted.baseline(value, labels, own))
-            out[name] = curve
-    return out

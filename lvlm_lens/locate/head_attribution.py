@@ -22,7 +22,6 @@ import torch
 
 from ..errors import UsageError
 from .blocks import iterate
-from .geometry import half_samples
 from .measure import Measure, two_kinds
 from .statistics import permute_labels, weighted_auroc, weighted_mean
 
@@ -143,44 +142,3 @@ def _angle(a: np.ndarray, b: np.ndarray) -> float:
     cosines = np.linalg.svd(a.T @ b, compute_uv=False)
     sine = np.linalg.norm(b - a @ (a.T @ b), 2)
     return float(np.arctan2(sine, min(1.0, cosines.min())))
-
-
-def sasa_head_scores(
-    states: Any,
-    ablated: Iterable[tuple[int, int, Any]],
-    variant: str = "right",
-    k: int = 5,
-    groups: Any = None,
-    draws: int = 20,
-    random_state: int = 0,
-) -> dict[tuple[int, int], dict[str, float]]:
-    """Singular-vector score of every head, with interval and the noise of its basis.
-
-    Args:
-        states: ``[sample, d]`` final states of the whole model.
-        ablated: ``(block, head, states [sample, d])``, one at a time.
-        variant, k: see :func:`singular_vector_score`.
-        groups: halved together; draws: half samples for the interval.
-        random_state: seed.
-
-    Returns:
-        By ``(block, head)``: ``value``; ``low``, ``high`` (half-sample interval, recentred); ``null``: 95th percentile
-        of the angle between bases of two disjoint halves of the *unablated* states, i.e. what sampling alone
-        gives (NaN for ``left``, whose vectors belong to the samples).
-    """
-    base = np.asarray(states)
-    masks = half_samples(groups, len(base), draws, random_state)
-    null = float("nan")
-    if variant != "left":
-        halves = [_angle(_basis(base[m], variant, k), _basis(base[~m], variant, k)) for m in masks]
-        null = float(np.quantile(halves, 0.95))
-    parts = [_basis(base[m], variant, k) for m in masks]
-    out = {}
-    for block, head, other in ablated:
-        value = singular_vector_score(base, other, variant, k)
-        angles = np.array(
-            [_angle(p, _basis(np.asarray(other)[m], variant, k)) for p, m in zip(parts, masks, strict=True)]
-        )
-        low, high = np.quantile(angles - angles.mean() + value, [0.025, 0.975])
-        out[int(block), int(head)] = {"value": value, "low": max(0.0, float(low)), "high": float(high), "null": null}
-    return out

@@ -326,37 +326,3 @@ def _within_folds(
     sums = (np.nan_to_num(aurocs) * pairs[..., None]).sum(0)
     whole = np.divide(sums, total, out=np.full_like(sums, np.nan), where=total > 0)
     return whole, value_chosen_elsewhere(aurocs, pairs)
-
-
-def probe_curve(
-    name: str,
-    activations: Any,
-    labels: Any,
-    groups: Any = None,
-    features: dict[str, Any] | None = None,
-    twin: Any = None,
-    probe: LinearProbe | None = None,
-) -> Curve:
-    """A probe's AUROC curve with every baseline that is at hand.
-
-    Args:
-        name: of the curve.
-        activations, labels, groups: as for :meth:`LinearProbe.fit`.
-        features: baselines by name (``text_only``, ``image_only``, ``input_embedding``): ``[sample, feature]``
-            each, probed once with the same folds.
-        twin: activations of the random-weight twin on the same samples: its curve becomes
-            ``baselines["random_twin"]``.
-        probe: settings; default :class:`LinearProbe`.
-    """
-    from sklearn.base import clone
-
-    fitted = clone(probe or LinearProbe()).fit(activations, labels, groups, name)
-    curve = fitted.curve_
-    for key, value in (features or {}).items():
-        with context(f"baseline {key}"):
-            curve = curve.with_baseline(key, fitted.baseline(value))
-    if twin is not None:
-        with context("random-weight twin"):
-            other = clone(fitted).set_params(permutations=0)
-            curve = curve.with_baseline("random_twin", other.fit(twin, labels, groups, fold=fitted.fold_).curve_)
-    return curve

@@ -14,7 +14,6 @@ Benjamini & Hochberg 1995.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -329,9 +328,3 @@ def group_folds(
         if len(np.unique(labels[fold != number])) < len(classes):
             raise DataError(f"without fold {number} a class has no sample left; use fewer folds or more groups")
     return fold
-
-
-def describe_groups(groups: Any) -> Sequence[int]:
-    """``(number of groups, smallest size, largest size)``, for a curve's meta."""
-    sizes = np.unique(groups, return_counts=True)[1]
-    return len(sizes), int(sizes.min()), int(sizes.max())

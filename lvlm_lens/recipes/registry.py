@@ -49,16 +49,17 @@ def find_recipe(name: str) -> Recipe:
         UsageError: no such recipe (with near matches).
     """
     word = name.strip().casefold().replace("_", "-").replace(" ", "-")
-    names = recipe_names()
-    if word not in names:
-        squeezed = {known.replace("-", ""): known for known in names}
-        word = squeezed.get(word.replace("-", ""), word)
-    if word not in names:
-        raise UsageError(f"no recipe {name!r}{near_matches(word, names)} The recipes are {', '.join(names)}, or all")
+    squeezed = {known.replace("-", ""): known for known in NAMES}
+    word = squeezed.get(word.replace("-", ""), word)
     if word in NAMES:
         found = import_module(f".{word.replace('-', '_')}", __package__).RECIPE
     else:
-        found = announced("lvlm_lens.recipes")[word]
+        others = announced("lvlm_lens.recipes")
+        if word not in others:
+            names = (*NAMES, *others)
+            listed = ", ".join(names)
+            raise UsageError(f"no recipe {name!r}{near_matches(word, names)} The recipes are {listed}, or all")
+        found = others[word]
     assert isinstance(found, Recipe)
     return found
 
