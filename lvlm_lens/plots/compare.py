@@ -83,6 +83,9 @@ def _differences(panels: Sequence[Axes], tested: Sequence[Mapping[str, Any]]) ->
         axes.set_yticks(list(places.values()), [""] * len(lines))
         axes.set_ylim(-len(lines) + 0.4, 0.6)
         axes.grid(axis="x")
+        left, right = axes.get_xlim()
+        if right - left < 0.02:  # nothing but zeros: rounding is not to be read off an axis
+            axes.set_xlim(-0.05, 0.05)
         axes.locator_params(axis="x", nbins=4)
     panels[0].set_yticklabels([f"{role}: {second} − {first}" for second, first, role in lines], fontsize=6)
     for tick, (_, _, role) in zip(panels[0].get_yticklabels(), lines, strict=True):
