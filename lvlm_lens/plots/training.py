@@ -40,10 +40,18 @@ def study_figure(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
                 y = windows.index(row["window"]) + _OFFSET[row["form"]]
                 colour = ROLE_COLOURS.get(row["window"], NEUTRAL)
                 value = 100 * cell["value"]
+                low, high = (value if cell[name] is None else 100 * cell[name] for name in ("low", "high"))
                 axes.errorbar(
-                    value, y, xerr=[[value - 100 * cell["low"]], [100 * cell["high"] - value]], fmt="o", ms=5,
-                    color=colour, mfc=colour if pictured else "white", elinewidth=0.9, zorder=3,
-                )  # fmt: skip
+                    value,
+                    y,
+                    xerr=[[value - low], [high - value]],
+                    fmt="o",
+                    ms=5,
+                    color=colour,
+                    mfc=colour if pictured else "white",
+                    elinewidth=0.9,
+                    zorder=3,
+                )
                 axes.scatter([100 * v for v in cell["seeds"]], [y] * len(cell["seeds"]), s=5, color=colour, alpha=0.5)
             axes.set_xlabel(label)
             axes.set_xlim(-3, 103)
@@ -51,5 +59,7 @@ def study_figure(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
         blocks = {row["window"]: row["blocks"] for row in rows}
         panels[0].set_yticks(range(len(windows)), [f"{name}\nblocks {blocks[name]}" for name in windows])
         panels[0].set_ylim(-0.6, len(windows) - 0.4)
-        panels[0].set_title(title or "One training, three places (open: asked in words; filled: with pictures)")
+        figure.suptitle(
+            title or "One training, several places (open: asked in words; filled: with pictures)", fontsize=8.5
+        )
         return figure

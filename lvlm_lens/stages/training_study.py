@@ -2,12 +2,14 @@
 
 One method is trained on requests in words, restricted to a window of blocks of one width, once for each role that the
 atlas found and each seed: equal data, steps, rank and number of trained values.  All are then asked test requests in
-words and with pictures; the second is what carried over.  Rates are means over seeds for each request, with bootstrap
-intervals over groups; the seeds stand beside them, because with three of them no interval over seeds is worth much.
+words and with pictures; the second is what carried over.  Rates are means over seeds for each request, with Wilson's
+interval over groups (:func:`~lvlm_lens.stats.groups.share_interval`).  The seeds stand beside them, because with three
+of them no interval over seeds is worth much.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,7 +21,6 @@ from ..data.groups import groups_of
 from ..defenses.trained import trained_defense
 from ..errors import DataError
 from ..evaluate.evaluation import NONE, evaluate
-from ..evaluate.rates import bootstrap
 from ..evaluate.refusal import refusal_rule
 from ..evaluate.utility import is_correct
 from ..lens import LVLM
@@ -30,6 +31,7 @@ from ..locate.roles import LayerRoles
 from ..plots.theme import save_figure
 from ..plots.training import study_figure
 from ..runfolder import RunFolder, write_atomic
+from ..stats.groups import share_interval
 from ..train.method import Job, Method
 
 FORMS = ("words", "pictures")
@@ -176,11 +178,14 @@ def _rows(
             ids = [key for key in cells[0] if all(key in cell for cell in cells)]
             values = np.array([[cell[key][0] for key in ids] for cell in cells])  # [seed, item]
             groups = [cells[0][key][1] for key in ids]
-            rate = bootstrap(values.mean(0).tolist() if ids else [], groups, measure)
+            low, high = share_interval(values.mean(0) if ids else [], groups)
             row[measure] = {
-                "value": rate.value, "low": rate.low, "high": rate.high, "total": len(ids),
+                "value": float(values.mean()) if ids else None,
+                "low": low if math.isfinite(low) else None,
+                "high": high if math.isfinite(high) else None,
+                "total": len(ids),
                 "seeds": values.mean(1).tolist() if ids else [],
-            }  # fmt: skip
+            }
         rows.append(row)
     return rows
 
@@ -195,7 +200,7 @@ def study_markdown(found: Mapping[str, Any]) -> str:
             cell = row[name]
             seeds = ", ".join(f"{100 * value:.0f}" for value in cell["seeds"])
             beside = f" ({seeds})" if len(cell["seeds"]) > 1 else ""
-            told = f"{100 * cell['value']:.1f} [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}]{beside}"
-            cells.append(told if cell["total"] else "-")
+            bounds = "" if cell["low"] is None else f" [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}]"
+            cells.append(f"{100 * cell['value']:.1f}{bounds}{beside}" if cell["total"] else "-")
         lines.append(f"| {row['window']} | {row['blocks']} | {row['form']} | {' | '.join(cells)} |")
     return "\n".join([*lines, *(f"\n* {note}" for note in found["notes"])])
