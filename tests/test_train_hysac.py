@@ -125,6 +125,32 @@ def test_a_clip_learns_and_comes_back_from_its_folder(tmp_path):
         torch.testing.assert_close(again(texts, images)["loss"], model.eval()(texts, images)["loss"])
 
 
+def test_the_experiment_runs_and_writes_its_page(tmp_path):
+    """A few steps on a few things: what is tested is the way from training to the page, not what it shows."""
+    import json
+
+    from lvlm_lens.train.hysac.experiment import ROWS, estimate, exchanged, run_seed
+    from lvlm_lens.train.hysac.page import write_page
+    from lvlm_lens.train.hysac.world import SPLITS, World, is_safe
+
+    world = World.draw(things=20, new=5)
+    pairs = world.quadruplets("seen")
+    assert all(is_safe(q.safe) and not is_safe(q.unsafe) and q.safe[1] == q.unsafe[1] for q in pairs)
+    held = {scene for q in world.quadruplets("combination") for scene in q}
+    assert held <= world.apart and not held & set(world.scenes("known"))
+    assert {scene[0] for q in world.quadruplets("object") for scene in q} <= world.new
+    assert exchanged(pairs, "swapped", 0)[0].safe == pairs[0].unsafe and exchanged(pairs, "hysac", 0) == pairs
+    assert 0 < sum(a != b for a, b in zip(exchanged(pairs, "random", 0), pairs, strict=True)) < len(pairs)
+    perfect = estimate([[(0.0, "a"), (0.1, "b"), (1.0, "a"), (2.0, "c")]], [0, 0, 1, 1])
+    assert perfect.value == perfect.low == perfect.high == 1.0
+    seeds = [json.loads(json.dumps(run_seed(world, seed, lambda line: None, steps=3, tuned=2))) for seed in (0, 1)]
+    assert set(seeds[0]["rows"]) == {*ROWS, "probe"} and set(seeds[0]["rows"]["hysac"]) == set(SPLITS)
+    write_page(seeds, tmp_path)
+    page = (tmp_path / "hysac.md").read_text()
+    assert page.count("| 4 HySAC |") == len(SPLITS) + 2 and "| combination | paper |" in page
+    assert (tmp_path / "figures" / "hysac.png").is_file()
+
+
 def test_the_method_keeps_the_contract_on_mini(tmp_path):
     from transformers import AutoTokenizer, CLIPConfig, CLIPModel
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil

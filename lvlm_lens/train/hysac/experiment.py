@@ -52,7 +52,7 @@ ROWS: dict[str, Terms] = {
 }
 """Rows that are tuned, and their terms."""
 SEEDS = 5
-STEPS, TUNED = 250, 80
+STEPS, TUNED = 200, 100
 """Steps of CLIP from scratch (64 pairs each), and of each row (16 quadruplets each)."""
 DRAWINGS = 4
 """Times that a scene is drawn for training."""
@@ -292,13 +292,15 @@ def atlas(clip: Any, world: World, seed: int = 0) -> dict[str, list[float]]:
 # -- all of it -----------------------------------------------------------------------------------
 
 
-def run_seed(world: World, seed: int, tell: Callable[[str], None] = print) -> dict[str, Any]:
+def run_seed(
+    world: World, seed: int, tell: Callable[[str], None] = print, steps: int = STEPS, tuned: int = TUNED
+) -> dict[str, Any]:
     """Every row of one seed, item by item."""
-    clip = from_scratch(world, seed)
+    clip = from_scratch(world, seed, steps)
     tell(f"seed {seed}: CLIP trained")
     found: dict[str, Any] = {"rows": {"probe": probe(clip, world)}, "atlas": {"clip": atlas(clip, world, seed)}}
     for row in ROWS:
-        model = tune(clip, row, world, seed)
+        model = tune(clip, row, world, seed, tuned)
         bounds = bounds_of(model, world)
         found["rows"][row] = {split: measure(model, world, split, bounds) for split in SPLITS}
         found["atlas"][row] = atlas(model.clip, world, seed)
@@ -359,17 +361,13 @@ def table(seeds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, E
     return found
 
 
-def run(out: Path, seeds: int = SEEDS, tell: Callable[[str], None] = print) -> list[dict[str, Any]]:
-    """Every seed, each written when it is done; a stopped run continues with the next seed."""
-    out.mkdir(parents=True, exist_ok=True)
-    world = World.draw()
-    found = []
-    for seed in range(seeds):
-        file = out / f"seed-{seed}.json"
-        if not file.is_file():
-            write_atomic(file, json.dumps(run_seed(world, seed, tell)))
-        found.append(json.loads(file.read_text(encoding="utf-8")))
-    return found
+def one_seed(out: Path, seed: int, tell: Callable[[str], None] = print) -> dict[str, Any]:
+    """A seed's result, from its file where it is there; seeds can run beside one another."""
+    file = out / f"seed-{seed}.json"
+    if not file.is_file():
+        out.mkdir(parents=True, exist_ok=True)
+        write_atomic(file, json.dumps(run_seed(World.draw(), seed, tell)))
+    return json.loads(file.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
 
 def main() -> None:
@@ -377,12 +375,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--seed", type=int, help="this seed alone")
     options = parser.parse_args()
-    seeds = run(options.out, options.seeds, lambda line: print(line, flush=True))
-    for row, splits in table(seeds).items():
-        for split, metrics in splits.items():
-            for name, value in metrics.items():
-                print(f"{row:<11}{split:<12}{name:<52}{value}")
+    which = range(options.seeds) if options.seed is None else [options.seed]
+    seeds = [one_seed(options.out, seed, lambda line: print(line, flush=True)) for seed in which]
+    if options.seed is None:
+        from .page import write_page
+
+        write_page(seeds, Path("docs"))
 
 
 if __name__ == "__main__":
