@@ -10,7 +10,8 @@ from test_causal_grid import make_pairs, token_difference
 
 from lvlm_lens import LVLM, patch_grid
 from lvlm_lens.data import ImageObject, Sample
-from lvlm_lens.interventions import engine, verification
+from lvlm_lens.interventions import verification
+from lvlm_lens.interventions.recording import Recording
 from lvlm_lens.models.tiny import tiny_model
 
 DTYPES = [torch.float32, torch.bfloat16]
@@ -73,14 +74,14 @@ def test_cells_without_effect_prove_nothing_and_say_so() -> None:
 
 def test_a_cell_a_little_wrong_is_refused(monkeypatch) -> None:
     """A tenth of its effect is the most that a cell may be off, however large the logits are."""
-    original = engine._wave
-    monkeypatch.setattr(engine, "_wave", lambda *a: original(*a) + 0.05 * (torch.arange(305)[None] % 2))
+    original = Recording.barred
+    monkeypatch.setattr(Recording, "barred", lambda *a: original(*a) + 0.05 * (torch.arange(305)[None] % 2))
     subject = model(torch.bfloat16)
     with torch.no_grad():
         subject.model.lm_head.weight.mul_(8)  # logits of about 30, where a tenth of the largest is 3
     grid = patch_grid(subject, make_pairs(2), "resid_post", "last", token_difference, "denoise", null=0)
     assert grid.engine == "resumed"  # 0.05 is below the rounding of such logits
 
-    monkeypatch.setattr(engine, "_wave", lambda *a: original(*a) + 2.0 * (torch.arange(305)[None] % 2))
+    monkeypatch.setattr(Recording, "barred", lambda *a: original(*a) + 2.0 * (torch.arange(305)[None] % 2))
     grid = patch_grid(subject, make_pairs(2), "resid_post", "last", token_difference, "denoise", null=0)
     assert grid.engine == "full" and grid.verification["wrong"] >= 1
