@@ -231,7 +231,7 @@ def science() -> list[str]:
         "rule that it replaced. The targets stand in the code of the cases (`lvlm_lens/selftest/audit/`) and were "
         "fixed before the run; a missed one stays in the table. Shares have Wilson 95 % intervals and their counts.",
         "",
-        f"Recorded with seed {record['seed']}, {record['draws']} draws for a level; {record['missed']} targets missed."
+        f"Recorded with seed {record['seed']}; {record['missed']} targets missed; counts are the draws of a row."
         + (f" Not in the record yet: {record['absent']}." if record.get("absent") else ""),
         "",
         audit_table(record),
