@@ -25,7 +25,8 @@ from ..evaluate.evaluation import NONE, evaluate
 from ..evaluate.rates import rate
 from ..evaluate.utility import is_correct
 from ..lens import LVLM
-from ..runfolder import RunFolder, write_atomic
+from ..storage.commit import write_atomic
+from ..storage.runfolder import RunFolder
 from ..train.controls import one_word_swap
 from ..train.method import CONTROLS, Job, Method
 from ..train.replies import described

@@ -30,8 +30,9 @@ from ..locate.probe import LinearProbe
 from ..locate.roles import LayerRoles
 from ..plots.theme import save_figure
 from ..plots.training import study_figure
-from ..runfolder import RunFolder, write_atomic
 from ..stats.groups import share_interval
+from ..storage.commit import write_atomic
+from ..storage.runfolder import RunFolder
 from ..train.method import Job, Method
 
 FORMS = ("words", "pictures")

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from ..data import Sample
 from ..errors import DataError, ModelError, UsageError
-from ..runfolder import write_atomic
+from ..storage.commit import write_atomic
 from .method import Job, Row
 from .safevlm_side import MODES, Mode, SideModule, read_request
 from .sft import SFT

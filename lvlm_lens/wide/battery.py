@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..errors import RunFolderError, UsageError, near_matches
-from ..runfolder import write_atomic
+from ..storage.commit import write_atomic
 from .shapes import SHAPES
 
 SCHEMA = "lvlm-lens/wide/1"

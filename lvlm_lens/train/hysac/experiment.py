@@ -34,8 +34,8 @@ import torch
 from torch import nn
 
 from ...locate.statistics import weighted_auroc
-from ...runfolder import write_atomic
 from ...stats.groups import expanded_tail
+from ...storage.commit import write_atomic
 from .loss import MATCHED, Terms
 from .model import HySAC, projected
 from .retrieval import hits, most_similar

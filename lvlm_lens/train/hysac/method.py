@@ -18,7 +18,7 @@ from ...data import Pair, Sample
 from ...errors import DataError, ModelError, UsageError
 from ...models.extras import needs
 from ...models.weights import weights_hash
-from ...runfolder import RunFolder
+from ...storage.runfolder import RunFolder
 from ..folder import ADAPTER_WEIGHTS, CHECKPOINTS, RECORD, finish, identity, read_training
 from ..method import Job, Method, Plan
 from ..running import last_checkpoint, progress_callback, quiet, save_adapter, set_seed, training_arguments
