@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--models", type=int, default=40, metavar="N", help="constructed models (default: 40)")
     add("--pairs", default="50,100,200", metavar="N[,N]", help="sample sizes in pairs (default: 50,100,200)")
     add("--seed", type=int, default=1, help="seed of models and items (default: 1)")
-    add("--audit", action="store_true", help="planted arrays: every rule of inference, before and now (default: models)")
+    add("--audit", action="store_true", help="planted arrays: every rule of inference (default: models)")
     add("--draws", type=int, default=300, metavar="N", help="with --audit: draws of each case (default: 300)")
     add("--out", metavar="FILE", help="write the JSON there too, without the single trials (default: nowhere)")
     add_output_options(parser)
