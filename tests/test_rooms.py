@@ -13,9 +13,9 @@ import lvlm_lens
 ROOT = Path(lvlm_lens.__file__).parent
 
 ROOMS = (
-    "errors", "plugins", "depth", "inference", "progress", "tolerance", "columns", "config", "storage",
-    "stats", "data", "provenance", "models", "activations", "interventions", "lens", "measures", "locate", "causal",
-    "evaluate", "train", "defenses", "selftest", "plots", "machine", "memory", "stages", "scale", "resultschema",
+    "errors", "plugins", "depth", "inference", "progress", "tolerance", "columns", "config", "storage", "stats",
+    "data", "provenance", "models", "activations", "interventions", "lens", "measures", "locate", "causal",
+    "evaluate", "plots", "train", "defenses", "selftest", "machine", "memory", "stages", "scale", "resultschema",
     "estimate", "recipes", "estimate_evaluation", "rivals", "sweep", "comparison", "against_base", "report", "wide",
     "bench", "commands", "cli", "__main__",
 )  # fmt: skip
