@@ -47,7 +47,7 @@ def test_commands_that_a_page_shows_can_be_parsed(page):
 
     for block in re.findall(r"^```text\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M):
         for line in block.replace("\\\n", " ").splitlines():
-            words = re.sub(r"\s{2,}#.*", "", line.strip()).split()
+            words = re.sub(r"\s#.*", "", line.strip()).split()
             if words[:1] == ["lvlm-lens"] and "..." not in words and len(words) > 1 and words[1].islower():
                 build_parser(words[1]).parse_args(words[1:])
 
