@@ -125,6 +125,7 @@ def test_the_model_is_given_back_as_it_was(place, base, grid):
     from transformers import LlavaForConditionalGeneration
 
     assert not any("lora" in name for name, _ in base.model.named_modules())
+    assert all(parameter.requires_grad for parameter in base.model.parameters())
     fresh = LlavaForConditionalGeneration.from_pretrained(place / "base").eval()
     inputs = base.encode(PAIRS[0].clean).inputs
     with torch.no_grad():
