@@ -17,7 +17,7 @@ from .data.registry import load_dataset
 from .defenses.base import Defense, Detector
 from .defenses.registry import make_defenses
 from .estimate import _seconds, _speed, _tokens
-from .evaluate.evaluation import training_and_test
+from .evaluate.asking import training_and_test
 from .lens import LVLM
 from .models.anatomy import resolve
 from .models.loading import empty_checkpoint, read_dtype

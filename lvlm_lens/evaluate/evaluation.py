@@ -19,20 +19,18 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..activations.loop import readable
 from ..data import Sample
 from ..data.groups import groups_of
-from ..data.limits import limited_rows
-from ..errors import DataError, UsageError
+from ..errors import UsageError
 from ..inference import false_discovery
 from ..lens import LVLM
-from ..locate.statistics import Resampling, group_folds, interval, weighted_auprc, weighted_auroc, weighted_tpr_at_fpr
+from ..locate.statistics import Resampling, interval, weighted_auprc, weighted_auroc, weighted_tpr_at_fpr
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
 from ..progress import each, part
 from ..stats.groups import paired_test
 from ..storage.plain import plain
-from .answers import Answer, AnswerLedger, collect_answers
-from .cost import Cost, metered
+from .answers import Answer
+from .asking import NONE, Asking
 from .inside import InsideTable
 from .judged import judged_success
 from .judges import EndpointJudge, TextModel
@@ -43,8 +41,6 @@ from .utility import is_correct
 
 Outcomes = list[tuple[bool, str]]
 """Outcomes with the group of their item."""
-NONE = "none"
-"""The undefended model's row."""
 
 
 class DefenseLike(Protocol):
@@ -173,32 +169,19 @@ def evaluate(
     names = [NONE, *(defense.name for defense in defenses)]
     if len(set(names)) != len(names):
         raise UsageError(f"two defences have the same name ({', '.join(names[1:])}); give each another name")
-    fit_on, test = training_and_test(data, train, limit, train_limit, random_state)
-    unread: list[str] = []
-    if defenses:  # a request that cannot be asked is counted where it is asked; one that cannot be learnt from, here
-        fit_on = readable(model, fit_on, lambda sample, error: unread.append(f"left out of the training part: {error}"))
+    asking = Asking(
+        model, data, train, limit, train_limit, max_new_tokens, batch_size, folder, random_state, bool(defenses)
+    )
+    fit_on, test = asking.fit_on, asking.test
     labels = np.array([int(sample.harmful or 0) for sample in test])
     weights = Resampling([s.group or s.id for s in test], replicates, random_state).weights()
-    weights_hash = model.weights_hash()
     answers: dict[str, list[Answer]] = {}
     rows: list[dict[str, Any]] = []
     table: InsideTable | None = None
     asked: list[DefenseLike | None] = [None, *defenses]
     for defense in each(asked, lambda defense: NONE if defense is None else defense.name):
         name = NONE if defense is None else defense.name
-        with part(0.0, 0.3, f"learning from {len(fit_on)} samples"):
-            system: Any = _Undefended(model) if defense is None else defense.fit(model, fit_on).guard(model)
-        head = {
-            "model": model.name,
-            "weights": weights_hash,
-            "system": name,
-            "settings": "" if defense is None else repr(getattr(defense, "get_params", dict)()),
-            "train": [sample.id for sample in fit_on] if defense is not None else [],
-            "max_new_tokens": max_new_tokens,
-        }
-        ledger = AnswerLedger(Path(folder) / f"answers-{name}.jsonl" if folder is not None else None, head)
-        with part(0.3, 0.7, f"answering {len(test)} requests"):
-            found = collect_answers(system, test, ledger, max_new_tokens, batch_size)
+        system, found = asking.ask(name, defense)
         answers[name] = found
         row = _measured(name, test, found, answers[NONE], scorer, model, max_new_tokens)
         row["approximation"] = getattr(defense, "approximation", "")
@@ -224,7 +207,7 @@ def evaluate(
                     table.add(defense)  # type: ignore[arg-type]
         rows.append(row)
     tests = _tests(test, answers, scorer)
-    notes = [*unread, *(f"{row['system']}: {row['approximation']}" for row in rows if row["approximation"])]
+    notes = [*asking.unread, *(f"{row['system']}: {row['approximation']}" for row in rows if row["approximation"])]
     notes += [line for row in rows if (line := reaction_note(row["system"], row["reactions"]["harmful"]))]
     setting = {
         "model": model.name,
@@ -239,42 +222,6 @@ def evaluate(
         "interval": "Wilson 95 %",
     }
     return EvaluationResult(setting, rows, tests, notes, answers, table.rows if table is not None else [])
-
-
-class _Undefended:
-    """The model with a meter, so that its cost is measured as the guards' is."""
-
-    def __init__(self, model: LVLM) -> None:
-        self.model, self.cost = model, Cost()
-        self.flagged: dict[str, bool] = {}
-
-    def generate(self, samples: Sequence[Sample], max_new_tokens: int = 32, batch_size: int = 32) -> list[str]:
-        with metered(self.model, self.cost, len(samples)):
-            return self.model.generate(samples, max_new_tokens, batch_size)
-
-
-def training_and_test(
-    data: Sequence[Sample], train: Sequence[Sample] | None, limit: int | None, train_limit: int | None, seed: int
-) -> tuple[list[Sample], list[Sample]]:
-    """The labelled samples to learn from and those to ask: own splits, else halves by group, at most so many."""
-    known = [sample for sample in data if sample.harmful is not None]
-    splits = {sample.split for sample in known}
-    test = [s for s in known if s.split == "test"] if "test" in splits else known
-    if train is not None:
-        fit_on = list(train)
-    elif {"train", "test"} <= splits:
-        fit_on = [s for s in known if s.split == "train"]
-    else:
-        labels = np.array([int(s.harmful or 0) for s in known])
-        fold = group_folds(labels, [s.group or s.id for s in known], 2, seed)
-        fit_on = [s for s, k in zip(known, fold, strict=True) if k == 0]
-        test = [s for s, k in zip(known, fold, strict=True) if k == 1]
-    fit_on, test = (
-        [part[row] for row in limited_rows(part, most, seed)] for part, most in ((fit_on, train_limit), (test, limit))
-    )
-    if len({s.harmful for s in test}) < 2:
-        raise DataError(f"{len(test)} labelled test samples of one class; harmful and harmless ones are needed")
-    return fit_on, test
 
 
 def _reactions(test: Sequence[Sample], found: Sequence[Answer], scorer: ReactionScorer) -> list[Reaction | None]:

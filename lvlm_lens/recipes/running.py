@@ -101,57 +101,83 @@ def reproduce(
     Raises:
         LensError: as the only recipe raises it; for several recipes only what concerns all of them (model, folder).
     """
-    loaded = model or LVLM.from_pretrained(request.model, device=request.device, **request.loading)
-    weights = loaded.weights_hash()
-    run = RunFolder(folder)
-    settings = {
-        "model": loaded.name,
-        "root": request.root,
-        "dataset": request.dataset,
-        "columns": dict(request.columns),
-        "limit": request.limit,
-        "seed": request.seed,
-        "judge": [request.judge, request.judge_model],
-        "max_new_tokens": request.max_new_tokens,
-    }
-    run.claim({"schema": SCHEMA, "settings": settings, "weights_hash": weights, "dtype": str(loaded.dtype)})
-    judge = judge_of(request)
+    runner = Runner(request, folder, command, model)
     results: list[dict[str, Any]] = []
     failed: list[dict[str, str]] = []
     for recipe in chosen:
         with stage(recipe.name):
-            place = RunFolder(folder / recipe.name)
-            found = place.read_json(RESULT)
-            if found is None:
-                context = Context(
-                    loaded,
-                    root=request.root,
-                    dataset=request.dataset,
-                    columns=request.columns,
-                    limit=request.limit,
-                    seed=request.seed,
-                    judge=judge,
-                    folder=place.path,
-                    batch_size=request.batch_size,
-                    max_new_tokens=request.max_new_tokens,
-                    weights=weights,
-                )
-                try:
-                    found = _run(recipe, context, place, command)
-                except Exception as error:
-                    if len(chosen) == 1:
-                        raise
-                    # counted, written down, and told at the end; the other papers do not depend on this one
-                    kind = "" if isinstance(error, LensError) else f"{type(error).__name__}: "
-                    failed.append({"name": recipe.name, "error": f"{kind}{error}"})
-                    place.write_json(FAILED, failed[-1])
-            if found is not None:
-                (place.path / FAILED).unlink(missing_ok=True)
-                results.append(found)
+            found, reason = runner.run(recipe, alone=len(chosen) == 1)
+        if found is not None:
+            results.append(found)
+        else:
+            failed.append({"name": recipe.name, "error": reason})
     report = Report(folder, tuple(results), tuple(failed))
-    run.write_json("reproduced.json", report.to_dict())
+    runner.home.write_json("reproduced.json", report.to_dict())
     write_atomic(folder / "reproduced.md", summary_page(report.results, report.failed))
     return report
+
+
+class Runner:
+    """A model and a run folder that is its own, for one recipe after another.
+
+    The arguments are those of :func:`reproduce`.
+
+    Raises:
+        LensError: the model cannot be loaded, or the folder belongs to another run.
+    """
+
+    def __init__(
+        self, request: Request, folder: Path, command: list[str] | None = None, model: LVLM | None = None
+    ) -> None:
+        self.request, self.command = request, command
+        self.model = model or LVLM.from_pretrained(request.model, device=request.device, **request.loading)
+        self.weights = self.model.weights_hash()
+        self.home = RunFolder(folder)
+        settings = {
+            "model": self.model.name,
+            "root": request.root,
+            "dataset": request.dataset,
+            "columns": dict(request.columns),
+            "limit": request.limit,
+            "seed": request.seed,
+            "judge": [request.judge, request.judge_model],
+            "max_new_tokens": request.max_new_tokens,
+        }
+        identity = {"schema": SCHEMA, "settings": settings, "weights_hash": self.weights}
+        self.home.claim({**identity, "dtype": str(self.model.dtype)})
+        self.judge = judge_of(request)
+
+    def run(self, recipe: Recipe, alone: bool = True) -> tuple[dict[str, Any] | None, str]:
+        """The result of a recipe, read back where there is one; or ``None`` and why it failed.
+
+        ``alone`` raises the error instead; else it is written down, since the other papers do not depend on this one.
+        """
+        place = RunFolder(self.home.path / recipe.name)
+        found, request = place.read_json(RESULT), self.request
+        if found is None:
+            context = Context(
+                self.model,
+                root=request.root,
+                dataset=request.dataset,
+                columns=request.columns,
+                limit=request.limit,
+                seed=request.seed,
+                judge=self.judge,
+                folder=place.path,
+                batch_size=request.batch_size,
+                max_new_tokens=request.max_new_tokens,
+                weights=self.weights,
+            )
+            try:
+                found = _run(recipe, context, place, self.command)
+            except Exception as error:
+                if alone:
+                    raise
+                kind = "" if isinstance(error, LensError) else f"{type(error).__name__}: "
+                place.write_json(FAILED, {"name": recipe.name, "error": f"{kind}{error}"})
+                return None, f"{kind}{error}"
+        (place.path / FAILED).unlink(missing_ok=True)
+        return found, ""
 
 
 def _run(recipe: Recipe, context: Context, place: RunFolder, command: list[str] | None) -> dict[str, Any]:
