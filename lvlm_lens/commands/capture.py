@@ -16,6 +16,7 @@ from .options import (
     run_opening,
     say_loaded,
 )
+from .workers import add_worker_options, asked_for, run_jobs, shared_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--positions", help="which positions are kept, e.g. all, last, image[0] (default: last)")
     add("--logits", action="store_true", help="keep the logits of the last prompt token (default: no)")
     add("--store-dtype", metavar="DTYPE", help="dtype of the copies (default: the model's own)")
+    add_worker_options(parser)
     add_output_options(parser)
 
 
@@ -40,7 +42,6 @@ def run(options: argparse.Namespace) -> int:
     """Stream activations into a store; the same command continues it."""
     config = config_from(options)
     assert config.out is not None
-    failed: list[str] = []
     with progress_bars(options.quiet) as tell:
         import torch
 
@@ -54,20 +55,30 @@ def run(options: argparse.Namespace) -> int:
                 raise UsageError(
                     f"--store-dtype {options.store_dtype!r} is no torch dtype; write float32, bfloat16 or float16"
                 )
+        sites = [word.strip() for word in options.sites.split(",")]
+        if asked_for(options):
+            from ..scale.jobs.capture import CaptureJob
+
+            shared = shared_folder(config.out, "capture")
+            job = CaptureJob(
+                config, shared, tuple(sites), str(config.positions), options.logits, options.store_dtype
+            )
+            run_jobs(options, [job], config)
         model, data = load_inputs(config, need_labels=False)
         say_loaded(model, options.quiet)
-        store = capture_to(
+        store = capture_to(  # with workers everything is there, and only opened
             model,
             data,
             config.out,
-            [word.strip() for word in options.sites.split(",")],
+            sites,
             config.positions,
             logits=options.logits,
             dtype=dtype,
             batch_size=config.batch_size,
-            on_error=None if config.strict else lambda sample, error: failed.append(f"{sample.id}: {error}"),
+            on_error=None if config.strict else lambda sample, error: None,  # the ledger names it
             progress=lambda done, total: tell("capturing", done, total),
         )
+    failed = [f"{sample}: {reason}" for sample, reason in store.left_out.items()]
     found = {
         "out": config.out,
         "samples": len(store.samples),

@@ -16,6 +16,7 @@ from .options import (
     run_opening,
     say_loaded,
 )
+from .workers import add_worker_options, asked_for, run_jobs, shared_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--score-refusals", metavar="FILE",
         help="only measure the refusal scorers on answers that people scored (default: no)",
     )  # fmt: skip
+    add_worker_options(parser)
     add_output_options(parser)
 
 
@@ -79,6 +81,14 @@ def run(options: argparse.Namespace) -> int:
         from ..stages.inputs import left_out, load_inputs
         from ..storage.runfolder import RunFolder
 
+        if asked_for(options):
+            from ..scale.jobs.answers import AnswersJob
+
+            shared = shared_folder(config.out, "evaluate")
+            job = AnswersJob(
+                config, shared, options.defense, limit, options.train_limit, options.max_new_tokens
+            )
+            run_jobs(options, [job], config)
         folder = RunFolder(Path(config.out)) if config.out is not None else None
         judge = None
         if options.judge is not None:

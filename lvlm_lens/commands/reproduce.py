@@ -18,6 +18,7 @@ from .options import (
     model_options,
     next_line,
 )
+from .workers import add_worker_options, asked_for, run_jobs, shared_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=int, default=32, metavar="N", help="rows per forward (default: 32)")
     add("--max-new-tokens", type=int, default=32, metavar="N", help="longest answer (default: 32)")
     add_column_options(parser)
+    add_worker_options(parser)
     add_output_options(parser)
 
 
@@ -97,7 +99,13 @@ def run(options: argparse.Namespace) -> int:
             batch_size=options.batch_size,
             max_new_tokens=options.max_new_tokens,
         )
-        report = reproduce(chosen, request, folder, ["lvlm-lens", *sys.argv[1:]])
+        command = ["lvlm-lens", *sys.argv[1:]]
+        if asked_for(options):
+            from ..scale.jobs.recipes import RecipesJob
+
+            shared = shared_folder(folder, "reproduce")
+            run_jobs(options, [RecipesJob(request, shared, tuple(recipe.name for recipe in chosen), tuple(command))])
+        report = reproduce(chosen, request, folder, command)
     found = report.to_dict()
     if options.json:
         print(json.dumps(found, indent=2))
