@@ -115,3 +115,24 @@ def test_answers_of_workers_are_those_of_one_process(tmp_path, monkeypatch):
     rows = [json.loads((tmp_path / name / "evaluation.json").read_text())["rows"] for name in ("alone", "workers")]
     for one, other in zip(*rows, strict=True):
         assert {k: v for k, v in one.items() if k != "cost"} == {k: v for k, v in other.items() if k != "cost"}
+
+
+def test_a_sweep_of_workers_finds_what_one_process_finds(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    words = ["sweep", "--limit", "140", "--pairs", "8", "--no-sasa", "--no-defenses", "--replicates", "100", "--quiet"]
+    run(*words, "--out", tmp_path / "alone")
+    run(*words, "--out", tmp_path / "workers", "--workers", "2")
+    assert contents(tmp_path / "workers", "activations/**/*") == contents(tmp_path / "alone", "activations/**/*")
+    one, other = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("alone", "workers"))
+    for part in ("curves", "roles", "quadrants", "backbone"):
+        assert one[part] == other[part], part
+    assert one["causal"]["cells_table"] == other["causal"]["cells_table"]
+    assert other["causal"]["verification"]["cells"] > 0
+
+
+def test_a_grid_of_workers_is_the_grid_of_one_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    words = ["patch", "--limit", "160", "--pairs", "8", "--all-pairs", "--positions", "last", "--quiet"]
+    run(*words, "--out", tmp_path / "alone")
+    run(*words, "--out", tmp_path / "workers", "--workers", "2")
+    assert (tmp_path / "workers" / "cells.csv").read_bytes() == (tmp_path / "alone" / "cells.csv").read_bytes()

@@ -147,11 +147,7 @@ def patch_grid(
     )  # fmt: skip
     if say is not None:
         say(work.attainable())
-    for batch in work.left():
-        work.run(batch, verify)
-        if progress is not None:
-            progress(work.finished, len(pairs))
-    return work.grid()
+    return work.run_all(verify, progress)
 
 
 class GridWork:
@@ -223,6 +219,14 @@ class GridWork:
         if not left and self._home is not None and not self._home.is_finished():
             return self.batches[:1]
         return left
+
+    def run_all(self, verify: int = 4, progress: Progress | None = None) -> PatchGrid:
+        """Run what is left and return the grid; ``verify`` and ``progress`` as for :func:`patch_grid`."""
+        for batch in self.left():
+            self.run(batch, verify)
+            if progress is not None:
+                progress(self.finished, len(self.pairs))
+        return self.grid()
 
     def run(self, batch: list[int], verify: int = 0) -> None:
         """Run a batch and commit it; ``verify`` cells are compared with plain forwards where none was yet.

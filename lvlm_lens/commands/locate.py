@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from .options import add_output_options, add_run_options, config_from, run_opening
+from .workers import add_worker_options
 
 _LEFT = {"pairs": 0, "sasa": False, "defenses": False}
 
@@ -15,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     add_run_options(parser)
     add_reading_options(parser.add_argument_group("what is read and measured").add_argument)
+    add_worker_options(parser)
     add_output_options(parser)
 
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from ..config import SweepConfig
-from ..errors import DataError, UsageError
+from ..errors import UsageError
 from . import patch_adapter
 from .console import console, progress_bars, simple_table
 from .options import (
@@ -19,6 +19,7 @@ from .options import (
     next_line,
     say_loaded,
 )
+from .workers import add_worker_options, asked_for, run_jobs, shared_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --sites adapter: a sweep's folder, whose roles are drawn under the grid (default: none)",
     )  # fmt: skip
     add("--level", type=float, default=0.05, help="family-wise error over the grid (default: 0.05)")
+    add_worker_options(parser)
     add_output_options(parser)
 
 
@@ -89,65 +91,38 @@ def run(options: argparse.Namespace) -> int:
             print(line, file=sys.stderr)
 
     with progress_bars(options.quiet) as tell:
-        from ..activations.loop import readable
-        from ..causal import patch_grid
-        from ..locate.evidence import gather
         from ..plots.patching import plot_patch_grid
         from ..plots.theme import save_figure
         from ..progress import stage
         from ..report.findings import effect_text, of_cells
-        from ..stages.inputs import left_out, load_inputs, without_broken
-        from ..stages.patching import behaving_pairs, spans_of
+        from ..stages.inputs import left_out
+        from ..stages.patch_run import PatchRun
         from ..stats.maxt import fewest_groups
 
         need = fewest_groups(options.level, one_sided=True)
         say(f"at least {need} pairs of different groups are needed for any cell to survive at {options.level:g}")
-        model, data = load_inputs(config)
+        run = PatchRun(
+            config, tuple(word.strip() for word in options.sites.split(",")),
+            tuple(word.strip() for word in spans.split(",")) if spans else (), options.metric, options.direction,
+            options.per, options.window, options.exact, options.all_pairs,
+        )  # fmt: skip
+        if asked_for(options):
+            from ..scale.jobs.grids import PatchJob
+            from ..scale.jobs.reading import ReadingJob
+
+            reading = ReadingJob.of_patch(config, shared_folder(config.out, "patch"))
+            run_jobs(options, [*([] if options.all_pairs else [reading]), PatchJob(run)], config)
+        model, data = run.load()
         say_loaded(model, options.quiet)
         groups = {pair.clean.group or pair.clean.id for pair in data.pairs()}
         say(
             f"the data set has {len(data.pairs())} pairs in {len(groups)} groups"
             + ("" if len(groups) >= need else ": no cell can survive, whatever the model does")
         )
-        broken: dict[str, str] = {}
-        on_error = None if config.strict else lambda sample, error: broken.update({sample.id: str(error)})
-        if options.all_pairs:
-            readable(model, data, on_error, lambda done, total: tell("reading", done, total))
-            data = without_broken(data, broken)
-            able, counts = data.pairs(), "the data set has no matched pairs (column counterfactual)"
-            able = [pair for pair in able if pair.swap == "image"] or able  # of one kind: their spans are not the same
-        else:
-            evidence = gather(
-                model, data, batch_size=config.batch_size, on_error=on_error,
-                progress=lambda done, total: tell("reading", done, total),
-            )  # fmt: skip
-            data = without_broken(data, broken)
-            able, counts = behaving_pairs(data, evidence)
-        if not able:
-            raise DataError(
-                f"{left_out(data, '; ')}{counts}"
-                + ("" if options.all_pairs else "; --all-pairs patches also pairs whose members behave alike")
-            )
-        positions: list[str] | str = [word.strip() for word in spans.split(",")] if spans else []
-        positions = positions or spans_of(model, able[: config.pairs])[0]
-        if len(positions) == 1:
-            positions = positions[0]
+        work, data = run.work(model, data, tell)
+        say(work.attainable())
         with stage("patching"):
-            grid = patch_grid(
-                model,
-                able[: config.pairs],
-                [word.strip() for word in options.sites.split(",")],
-                positions,
-                options.metric,
-                options.direction,
-                options.per,
-                options.window,
-                exact=options.exact,
-                verify=options.verify,
-                seed=config.seed,
-                say=say,
-                out=config.out,
-            )
+            grid = work.run_all(options.verify)
     table = grid.summary(options.level, seed=config.seed)
     folder = Path(config.out)
     table.to_csv(folder / "cells.csv", index=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .console import console, progress_bars, show
@@ -17,9 +18,12 @@ from .options import (
     next_line,
     run_opening,
 )
+from .workers import add_worker_options, asked_for, run_jobs, shared_folder
 
 if TYPE_CHECKING:
     from ..config import SweepConfig
+    from ..scale.job import Job
+    from ..scale.jobs.reading import Reader
     from ..sweep import SweepResult
 
 
@@ -39,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --adapter: the same sweep without it too, and the paired differences (default: the adapter alone)",
     )  # fmt: skip
     add("--dry-run", action="store_true", help="print forwards, time by stage and memory, and stop (default: run)")
+    add_worker_options(parser)
     add_output_options(parser)
 
 
@@ -131,11 +136,26 @@ def estimate_lines(found: dict[str, Any]) -> list[str]:
     ]
 
 
+def _jobs(config: SweepConfig) -> list[Job]:
+    """What workers do of a sweep: all that is read, and the patch grid."""
+    from ..scale.jobs.grids import SweepGridJob
+    from ..scale.jobs.reading import ReadingJob
+
+    folder = shared_folder(config.folder, "sweep")
+    config = replace(config, out=folder)
+    every: tuple[Reader, ...] = ("model", "twin", "lvlm_in_words", "backbone")
+    readers = [reader for reader in every if config.twin or reader != "twin"]
+    jobs: list[Job] = [ReadingJob.of_sweep(config, folder, reader) for reader in readers]
+    return [*jobs, *([SweepGridJob(config)] if config.pairs else [])]
+
+
 def run_and_print(config: SweepConfig, options: argparse.Namespace) -> int:
     """Run a sweep with progress bars and print it as the output options ask."""
     with progress_bars(options.quiet) as tell:
         from ..sweep import run_sweep
 
+        if asked_for(options):
+            run_jobs(options, _jobs(config), config)
         result = run_sweep(config, tell, ["lvlm-lens", *sys.argv[1:]])
     if options.json:
         print(json.dumps(result.data, indent=2))

@@ -10,12 +10,14 @@ from __future__ import annotations
 import random
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..causal import PatchGrid, patch_grid
 from ..causal.cells import position_groups
 from ..causal.nulls import NULLS
+from ..causal.patch_grid import GridWork
 from ..config import SweepConfig
 from ..data import Dataset, Pair
 from ..errors import DataError, LensError, context
@@ -100,31 +102,46 @@ def patching_work(model: LVLM, pair: Pair, pairs: int, spans: Sequence[str]) -> 
     return Work(rows=2 * pairs + cells + single, note=f"at most: if {pairs} pairs behave as their labels say")
 
 
+@dataclass(frozen=True)
+class SweepGrid:
+    """The grid of a sweep: its work, ``None`` where too few pairs behave; how many do; how all of them behave."""
+
+    work: GridWork | None
+    able: int
+    counts: str
+    pairs: Sequence[Pair] = ()
+
+
+def sweep_grid(model: LVLM, data: Dataset, evidence: Evidence, folder: Path, pairs: int, seed: int) -> SweepGrid:
+    """What a sweep patches: what enters each block, at spans of the prompt (:func:`spans_of`), of drawn pairs."""
+    able, counts = behaving_pairs(data, evidence)
+    if len(able) < FEWEST:
+        return SweepGrid(None, len(able), counts)
+    chosen = sorted(random.Random(seed).sample(range(len(able)), min(pairs, len(able))))
+    used = [able[i] for i in chosen]
+    choices = spans_of(model, used)
+    for spans in choices:
+        try:
+            work = GridWork(model, used, "resid_pre", spans, direction="both", seed=seed, out=folder)
+        except DataError:  # pictures of several sizes, or a token grid that is no square
+            if spans == choices[-1]:
+                raise
+        else:
+            break
+    return SweepGrid(work, len(able), counts, used)
+
+
 def patch_stage(
     model: LVLM, data: Dataset, evidence: Evidence, folder: Path, pairs: int, seed: int, tell: Tell
 ) -> tuple[dict[str, Any], PatchGrid | None]:
-    """Patch what enters each block at spans of the prompt (:func:`spans_of`): a plain summary beside the grid.
-
-    The grid is kept in ``folder`` and continued there.
-    """
-    able, counts = behaving_pairs(data, evidence)
-    if len(able) < FEWEST:
-        reason = f"{counts}; at least {FEWEST} are needed"
-        return {"done": False, "reason": reason, "pairs": len(able)}, None
-    chosen = sorted(random.Random(seed).sample(range(len(able)), min(pairs, len(able))))
-    used = [able[i] for i in chosen]
-
-    def grid_over(spans: list[str]) -> PatchGrid:
-        with stage("patching"):
-            return patch_grid(model, used, "resid_pre", spans, direction="both", seed=seed, out=folder)
-
-    choices = spans_of(model, used)
-    try:
-        grid = grid_over(choices[0])
-    except DataError:  # pictures of several sizes, or a token grid that is no square
-        if len(choices) == 1:
-            raise
-        grid = grid_over(choices[1])
+    """Patch what :func:`sweep_grid` chooses: a plain summary beside the grid, which is kept in ``folder``."""
+    found = sweep_grid(model, data, evidence, folder, pairs, seed)
+    if found.work is None:
+        reason = f"{found.counts}; at least {FEWEST} are needed"
+        return {"done": False, "reason": reason, "pairs": found.able}, None
+    used = found.pairs
+    with stage("patching"):
+        grid = found.work.run_all()
     table = grid.summary(seed=seed)
     best = {}
     for direction in grid.directions:
@@ -143,7 +160,7 @@ def patch_stage(
     return {
         "done": True,
         "pairs": len(used),
-        "pairs_that_behave": len(able),
+        "pairs_that_behave": found.able,
         "pairs_differ_in": used[0].swap,
         "metric": grid.metric,
         "engine": grid.engine,

@@ -21,14 +21,31 @@ class ReadingJob:
     """Shards of what one reader reads.
 
     Attributes:
-        config: of the sweep, with an absolute ``out``.
-        schema: of the result the run folder belongs to.
+        config: model and data.
+        folder: that is claimed for the run; place: of the shards, inside it.
+        schema: of the result the folder belongs to.
         reader: the model, its random twin, the model on the items said in words, or the language-only backbone on them.
     """
 
     config: SweepConfig
+    folder: str
+    place: str
     schema: str
     reader: Reader = "model"
+
+    @classmethod
+    def of_sweep(cls, config: SweepConfig, folder: str, reader: Reader) -> ReadingJob:
+        """What a sweep reads."""
+        from ...stages.records import SCHEMA
+
+        return cls(config, folder, f"activations/{reader}", SCHEMA, reader)
+
+    @classmethod
+    def of_patch(cls, config: SweepConfig, folder: str) -> ReadingJob:
+        """What ``lvlm-lens patch`` reads to find its pairs."""
+        from ...stages.patch_run import READING, SCHEMA, SHARDS
+
+        return cls(config, str(Path(folder) / READING), SHARDS, SCHEMA)
 
     @property
     def title(self) -> str:
@@ -36,13 +53,8 @@ class ReadingJob:
         return f"reading the {self.reader}"
 
     @property
-    def folder(self) -> str:
-        """The run folder."""
-        return str(self.config.folder)
-
-    @property
     def _place(self) -> Path:
-        return self.config.folder / "activations" / self.reader
+        return Path(self.folder) / self.place
 
     def finished(self) -> set[str]:
         """Shards whose last file is there."""
@@ -55,7 +67,7 @@ class ReadingJob:
         from ...storage.runfolder import RunFolder
 
         model, data = load_inputs(self.config)
-        RunFolder(self.config.folder).claim(run_identity(self.schema, self.config, model, data))
+        RunFolder(Path(self.folder)).claim(run_identity(self.schema, self.config, model, data))
         items, reader = data, model
         if self.reader in ("lvlm_in_words", "backbone"):
             items = said_in_words(data)
