@@ -132,3 +132,14 @@ def test_cells_show_and_sort():
     assert cell(None).shown == "-" and cell(1234).shown == "1,234"
     assert cell({"value": 0.25, "low": 0.1, "high": 0.4}).shown == "25 % [10, 40]"
     assert cell({"value": 0.25, "low": 0.1, "high": 0.4}).key == 0.25
+
+
+def test_a_training_has_a_page(tmp_path):
+    record = {
+        "method": {"title": "A method"}, "cost": {"steps": 2, "flops": 1e9, "seconds": 3.0},
+        "log": [{"step": 1, "loss": 0.5}, {"step": 2, "loss": 0.25}, {"runtime": 3.0}],
+        "audits": {"before": {}, "after": {"tensors": 4, "changes_logits": 0.125}},
+    }  # fmt: skip
+    (tmp_path / "training.json").write_text(json.dumps(record))
+    page = render_report(tmp_path)
+    assert "from 0.500 to 0.250 in 2 steps" in page and "changes the logits by up to 0.125" in page

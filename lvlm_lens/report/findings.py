@@ -101,3 +101,12 @@ def of_selftest(data: Mapping[str, Any]) -> str:
     return f"{len(missed)} of {len(data['standing'])} measures miss a target" + (
         f": {', '.join(word.replace('_', ' ') for word in missed)}." if missed else "."
     )
+
+
+def of_training(data: Mapping[str, Any]) -> str:
+    """``training.json``: how far the loss fell, and whether the adapter acts on a fresh base."""
+    losses = [entry["loss"] for entry in data["log"] if "loss" in entry]
+    said = f"The loss went from {losses[0]:.3f} to {losses[-1]:.3f}" if losses else "No loss was logged"
+    change = data["audits"]["after"].get("changes_logits")
+    acts = "" if change is None else f"; on a fresh base the adapter changes the logits by up to {change:.3g}"
+    return f"{said} in {data['cost']['steps']} steps{acts}."

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from ...errors import RunFolderError
 from ..folder import ReportFolder
 from ..parts import Page
-from . import adapter, compare, evaluate, patch, reproduce, sasa, selftest, sweep
+from . import adapter, compare, evaluate, patch, reproduce, sasa, selftest, sweep, train
 
 VIEWS: dict[str, tuple[str, Callable[[ReportFolder], Page]]] = {
     "result.json": ("sweep or locate", sweep.page),
@@ -21,6 +21,7 @@ VIEWS: dict[str, tuple[str, Callable[[ReportFolder], Page]]] = {
     "selftest.json": ("selftest", selftest.page),
     "adapter.json": ("patch", adapter.page),
     "cells.csv": ("patch", patch.page),
+    "training.json": ("train", train.page),
 }
 """By the file that marks a finished run: its command and its view."""
 
@@ -46,5 +47,5 @@ def view_of(folder: ReportFolder) -> Page:
     begun = "; a run was begun there: the same command continues it" if folder.file("run.json") is not None else ""
     raise RunFolderError(
         f"{str(folder.path)!r} holds no finished run (none of {', '.join(VIEWS)}){begun}. "
-        "Give the folder that sweep, locate, patch, sasa, evaluate, compare, reproduce or selftest wrote"
+        "Give the folder that sweep, locate, patch, sasa, evaluate, compare, reproduce, selftest or train wrote"
     )
