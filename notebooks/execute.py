@@ -50,6 +50,17 @@ def complaints(path: Path) -> list[str]:
     return found
 
 
+def tidy(notebook: Any, folder: str) -> None:
+    """Take out what belongs to the machine: warnings, times of day, the folder it ran in."""
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        if "outputs" in cell:
+            cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+        for output in cell.get("outputs", []):
+            if "text" in output:
+                output["text"] = output["text"].replace(folder, ".")
+
+
 def execute(path: Path) -> float:
     """Run one notebook and store it; returns the seconds it took."""
     import nbformat
@@ -62,11 +73,7 @@ def execute(path: Path) -> float:
         os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
         resources = {"metadata": {"path": folder}}
         NotebookClient(notebook, timeout=3600, kernel_name="python3", resources=resources).execute()
-        for cell in notebook.cells:
-            cell.metadata.pop("execution", None)  # times of day: no reader needs them
-            for output in cell.get("outputs", []):
-                if "text" in output:
-                    output["text"] = output["text"].replace(folder, ".")
+        tidy(notebook, folder)
     notebook.metadata[KEY] = {"code": code_hash(notebook)}
     nbformat.write(notebook, path)
     return time.perf_counter() - start
