@@ -10,7 +10,7 @@ from .options import add_output_options, next_line
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the benchmarks."""
-    parser.add_argument("what", choices=("capture", "patch", "probe", "sweep"), help="which benchmark")
+    parser.add_argument("what", choices=("capture", "patch", "probe", "sweep", "scale"), help="which one")
     parser.add_argument("--threads", type=int, metavar="N", help="torch threads (default: torch's own)")
     parser.add_argument("--out", metavar="FILE", help="write the JSON there too (default: nowhere)")
     parser.add_argument("--model", default="mini", metavar="NAME", help="sweep: the model (default: mini)")
@@ -46,6 +46,10 @@ def run(options: argparse.Namespace) -> int:
         with progress_bars(options.quiet) as tell:
             result = bench_sweep(SweepConfig(options.model, options.dataset, limit=options.limit), tell)
         found, table = result, sweep_table(result)
+    elif options.what == "scale":
+        from ..bench.scale import bench_scale, scale_table
+
+        found, table = (result := bench_scale()), scale_table(result)
     else:
         from ..locate.bench_probe import bench_probe, probe_table
 
