@@ -131,7 +131,7 @@ def scale_table(found: dict[str, Any]) -> str:
     lines += [
         f"  target {TARGETS['driver_ms']:g} ms: {word[reached['driver_ms']]}",
         f"ledger of {kept['entries']:,} entries: {kept['commit_ms']:.2f} ms a commit, {kept['bytes'] / 2**20:.0f} MiB",
-        f"  a restart finds its place in {kept['find_place_s']:.2f} s, all entries are read in {kept['read_all_s']:.1f} s",
+        f"  a restart finds its place in {kept['find_place_s']:.2f} s (all entries: {kept['read_all_s']:.1f} s)",
         f"  target {TARGETS['restart_seconds']:g} s for 100,000: {word[reached['restart_seconds']]}",
         f"capture of mini, one thread a worker: {per}",
         f"  efficiency of two: {found['efficiency']:.2f} of twice one; target {TARGETS['efficiency']:g}: "
