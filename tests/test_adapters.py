@@ -15,6 +15,7 @@ from lvlm_lens.errors import ModelError
 from lvlm_lens.locate.study import unembedding_of
 from lvlm_lens.models import extras
 from lvlm_lens.models.tiny import tiny_model
+from lvlm_lens.train.attached import with_adapter
 
 peft = pytest.importorskip("peft")
 WEIGHTS = "adapter_model.safetensors"
@@ -69,6 +70,21 @@ def test_the_logits_are_pefts_own_and_the_record_says_how_far_they_moved(places,
     assert adapted.name == "base+lora" and record["kind"] == "LORA"
     assert record["tensors"] == len(load_file(root / "lora" / WEIGHTS))
     assert base.provenance()["adapter"] is None and base.weights_hash() != adapted.weights_hash()
+
+
+def test_the_base_is_not_left_frozen(places, tmp_path):
+    """PEFT freezes the base, and with it every model that shares its tensors."""
+    root, _ = places
+    base = LVLM.from_pretrained(root / "base")
+    base.model.model.vision_tower.requires_grad_(False)
+    flags = {name: parameter.requires_grad for name, parameter in base.model.named_parameters()}
+    assert set(flags.values()) == {True, False}
+    with_adapter(base, root / "lora")
+    assert {name: parameter.requires_grad for name, parameter in base.model.named_parameters()} == flags
+    model, _ = tiny_model("llava")
+    trained(model, tmp_path / "head", ["lm_head"])
+    folded = LVLM.from_pretrained(root / "base", adapter=tmp_path / "head")
+    assert folded.model.get_output_embeddings().weight.requires_grad
 
 
 def test_patching_resumes_through_the_adapter(adapted):

@@ -11,6 +11,7 @@ import torch
 
 from lvlm_lens.against_base import sweep_against_base
 from lvlm_lens.config import SweepConfig
+from lvlm_lens.locate.draws import load_curves
 from lvlm_lens.models.tiny import tiny_model
 
 peft = pytest.importorskip("peft")
@@ -33,8 +34,9 @@ def made(tmp_path_factory):
     with (root / "data.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["id", "text", "label"])
-        for n in range(24):
-            rows.writerow([f"r{n}", f"May I {'burn' if n % 2 else 'draw'} house {n}?", "unsafe" if n % 2 else "safe"])
+        for n in range(24):  # every fifth verb is the other label's, so that no probe is perfect and replicates differ
+            verb = "burn" if (n % 2) != (n % 5 == 0) else "draw"
+            rows.writerow([f"r{n}", f"May I {verb} house {n}?", "unsafe" if n % 2 else "safe"])
     config = SweepConfig(
         model=str(root / "base"), adapter=str(root / "lora"), dataset=str(root / "data.csv"), out=str(root / "run"),
         permutations=20, replicates=100, folds=2, pairs=0, sasa=False, defenses=False, twin=False,
@@ -56,12 +58,21 @@ def test_both_are_swept_and_their_differences_are_paired(made):
     assert base["weights_hash"] != adapted["weights_hash"]
     assert found.base.data["dataset"]["hash"] == found.adapted.data["dataset"]["hash"]
     row = next(r for r in found.comparison.tests if r["role"] == "perception" and r["quantity"] == "value")
-    # by hand: the height of each run at its own best block above chance
-    heights = [run.curves["perception"].value for run in (found.base, found.adapted)]
+    # by hand: each run's height at its own best block above chance, and the quantiles of the differences of replicates
     assert row["paired"] and row["first"] == "base" and row["second"] == "adapter"
-    assert row["difference"] == pytest.approx(row["second_value"] - row["first_value"])
-    for height, value in zip(heights, (row["first_value"], row["second_value"]), strict=True):
-        assert np.abs(np.asarray(height) - value).min() < 1e-5
+    heights, drawn = [], []
+    for name in ("base", "adapter"):
+        curve = load_curves(root / "run" / name / "measures" / "roles.safetensors")[0]["perception"]
+        assert curve.best is not None and curve.best.replicates.shape == (100,)
+        heights.append(curve.best.value)
+        drawn.append(curve.best.replicates)
+    assert row["difference"] == pytest.approx(heights[1] - heights[0], abs=1e-6)
+    apart = drawn[1] - drawn[0]
+    assert (row["low"], row["high"]) == pytest.approx(np.quantile(apart, [0.025, 0.975]), abs=1e-6)
+    # paired is not the same as independent: shuffling one side gives another interval
+    shuffled = drawn[1] - np.random.default_rng(0).permutation(drawn[0])
+    assert abs(np.std(apart) - np.std(shuffled)) > 1e-3
+    assert row["replicates"] == np.isfinite(apart).sum() and row["low"] < row["high"]
     kept = json.loads((root / "run" / "comparison" / "comparison.json").read_text())
     assert [run["name"] for run in kept["runs"]] == ["base", "adapter"]
     assert {path.name for path in (root / "run").iterdir()} == {"base", "adapter", "comparison"}

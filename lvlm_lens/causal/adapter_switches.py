@@ -166,17 +166,9 @@ def switchable(model: LVLM, adapter: str | Path) -> Iterator[tuple[Any, AdapterR
         raise UsageError(
             f"model {model.name!r} was loaded with an adapter; load the base without adapter= and give the adapter here"
         )
-    learnt = [(parameter, parameter.requires_grad) for parameter in model.model.parameters()]
     wrapped, record = attach(model.model, adapter, fold_head=False)
     try:
-        _restore(learnt)  # PEFT froze them, and torch multiplies a frozen unembedding several times more slowly on CPU
         yield wrapped, record
     finally:
         wrapped.unload()
-        _restore(learnt)
         nn.Module.eval(model.model)
-
-
-def _restore(learnt: Sequence[tuple[nn.Parameter, bool]]) -> None:
-    for parameter, flag in learnt:
-        parameter.requires_grad_(flag)

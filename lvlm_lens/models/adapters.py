@@ -91,7 +91,7 @@ def attach(model: Any, folder: str | Path, fold_head: bool = True) -> tuple[Any,
     """Put an adapter into a loaded model.
 
     With ``fold_head`` an adapter of the unembedding becomes part of its weight, so that a lens reads it; without, it
-    stays a layer that can be switched off.
+    stays a layer that can be switched off.  The base's own parameters keep their ``requires_grad``.
 
     Returns:
         PEFT's wrapper, whose ``get_base_model()`` is the model with the adapter's layers in its blocks; and the record.
@@ -104,12 +104,17 @@ def attach(model: Any, folder: str | Path, fold_head: bool = True) -> tuple[Any,
     from peft import PeftModel
 
     path = Path(folder).expanduser()
+    learns = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         wrapped = PeftModel.from_pretrained(model, str(path), adapter_name=_NAME)
     except Exception as error:  # PEFT's layers raise whatever their own library raises
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(f"adapter {str(folder)!r} does not fit {type(model).__name__}: {line}") from error
     count = _all_arrived(wrapped, path)
+    # PEFT froze the base.  A base that shares its tensors would be frozen with it, and torch.matmul of an expanded
+    # input and a frozen matrix takes a path that is several times slower on a CPU.
+    for parameter, flag in learns:
+        parameter.requires_grad_(flag)
     if fold_head:
         _own_head(wrapped.get_base_model())
     digest = hashlib.sha256((path / _WEIGHTS).read_bytes()).hexdigest()
@@ -166,7 +171,7 @@ def _own_head(model: Any) -> None:
     if not hasattr(head, "base_layer"):
         return
     weight = head.base_layer.weight
-    head.base_layer.weight = torch.nn.Parameter(weight.detach().clone(), requires_grad=False)  # it may be tied
+    head.base_layer.weight = torch.nn.Parameter(weight.detach().clone(), weight.requires_grad)  # it may be tied
     head.merge()
 
 
