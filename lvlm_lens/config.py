@@ -13,6 +13,8 @@ from .errors import UsageError, near_matches
 Handling = Literal["refuse", "escape"]
 HANDLING: tuple[Handling, ...] = ("refuse", "escape")
 """What is done with a sample whose words hold a special token (:mod:`lvlm_lens.models.special_text`)."""
+MATCHES = ("nuisance",)
+"""What harmful and harmless items can be made alike in."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class SweepConfig:
         split, subset: of the data set, where it has them.
         out: run folder; ``figures/MODEL-DATASET`` by default.
         limit: at most so many items, whole groups at a time.
+        match: ``nuisance`` keeps equally many harmful and harmless items that are alike in length, picture size and
+            brightness (:func:`lvlm_lens.data.matching.balanced`).
         blocks: e.g. ``0-5,8,-1``; all by default.
         positions: position specification at which the residual stream is read.
         seed: of folds, shuffles, bootstrap, twin and the choice of a limited set.
@@ -51,6 +55,7 @@ class SweepConfig:
     subset: str | None = None
     out: str | None = None
     limit: int | None = None
+    match: str | None = None
     blocks: str | None = None
     positions: str = "last"
     seed: int = 0
@@ -84,6 +89,8 @@ class SweepConfig:
                 _check_type(spec.name, getattr(self, spec.name), known)
         if self.special_tokens not in HANDLING:
             raise UsageError(f"special_tokens is {self.special_tokens!r}; write {' or '.join(HANDLING)}")
+        if self.match not in (None, *MATCHES):
+            raise UsageError(f"match is {self.match!r}; write {' or '.join(MATCHES)}, or leave it out")
         for name, least in (("batch_size", 1), ("pairs", 0), ("folds", 2), ("permutations", 20), ("replicates", 100)):
             value = getattr(self, name)
             if value < least:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy
 import pytest
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
 
 from lvlm_lens.data import Dataset, ImageBytes, ImageDrawn, Sample
-from lvlm_lens.data.matching import form_pairs, match_pairs
+from lvlm_lens.data.matching import balanced, form_pairs, match_pairs
 from lvlm_lens.data.typography import FONT, draw_figstep, draw_sd_typo, draw_typo, render, to_typographic
 from lvlm_lens.errors import DataError, UsageError
 
@@ -120,3 +122,33 @@ def test_token_counts_can_be_forced_to_match():
 def test_pairs_need_both_labels():
     with pytest.raises(DataError, match="2 unsafe and 0 safe"):
         match_pairs(DATA.filter(lambda sample: sample.harmful == 1))
+
+
+def test_balanced_keeps_the_overlap_of_the_two_labels():
+    """One feature: the score is monotone in it, so a caliper of .2 standard deviations can be counted by hand."""
+    lengths = [10, 20, 30, 40, 90, 10, 20, 31, -50, -60]  # five harmful, five harmless; the deviation is 41
+    labels = ["unsafe"] * 5 + ["safe"] * 5 + ["unknown"]
+    data = Dataset([request(str(k), "words", label) for k, label in enumerate(labels)])
+    found = balanced(data, numpy.array([[float(x)] for x in [*lengths, 0]]), "length")
+    assert [sample.id for sample in found] == ["0", "1", "2", "5", "6", "7"]
+    assert "6 of 11 samples kept, 3 of each label" in found.notes[-1]
+    with pytest.raises(DataError, match="like a harmless one in length"):
+        balanced(data, numpy.array([[float(k < 5)] for k in range(11)]), "length")
+    with pytest.raises(DataError, match="5 harmful and 0 harmless"):
+        balanced(data.filter(lambda sample: sample.harmful == 1), numpy.zeros((5, 1)))
+
+
+def test_a_probe_on_balanced_features_finds_nothing():
+    """The oracle is scikit-learn's cross-validated AUROC, before and after."""
+    rng = numpy.random.default_rng(0)
+    labels = numpy.arange(400) % 2
+    features = rng.standard_normal((400, 3)) + 0.8 * labels[:, None]
+    data = Dataset([request(str(k), "words", ("safe", "unsafe")[y]) for k, y in enumerate(labels)])
+    kept = [int(sample.id) for sample in balanced(data, features)]
+    assert labels[kept].mean() == 0.5 and 80 < len(kept) < 300
+
+    def told(rows):
+        return cross_val_score(LogisticRegression(), features[rows], labels[rows], cv=5, scoring="roc_auc").mean()
+
+    assert told(numpy.arange(400)) > 0.75
+    assert told(kept) < 0.6

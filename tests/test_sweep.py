@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from lvlm_lens.data.limits import limited
 from lvlm_lens.errors import UsageError
 from lvlm_lens.estimate import estimate_sweep
 from lvlm_lens.models.tiny import tiny_model
+from lvlm_lens.stages.inputs import load_inputs
 from lvlm_lens.sweep import SweepResult, run_sweep
 
 KEYS = {
@@ -415,6 +417,26 @@ def test_page_and_terminal_say_the_same_once(run, capsys):
     assert not run.roles.perception.found  # random weights
     assert "not counted, because perception was" in shown and "not counted, because perception was" in page
     assert all(row["perceived"]["value"] is None for row in run.data["quadrants"])
+
+
+def test_match_keeps_items_alike_in_length_and_brightness(checkpoints, table):
+    """Twice as long where harmful, for half of the items: those go, and the note counts what stays."""
+    rows = pd.read_csv(table / "data.csv")
+    longer = rows.index < len(rows) // 2
+    rows.loc[longer & (rows.harmful == 1), "question"] += " Please answer this very long question in many words."
+    rows.to_csv(table / "longer.csv", index=False)
+    columns = {"id": "name", "text": "question", "image": "file", "label": "harmful", "group": "box"}
+    config = SweepConfig(
+        model=str(checkpoints / "llava"), dataset=str(table / "longer.csv"), root=str(table), columns=columns
+    )
+    every = load_inputs(config)[1]
+    kept = load_inputs(replace(config, match="nuisance"))[1]
+    assert sum(sample.harmful for sample in kept) == len(kept) / 2
+    assert not any("Please" in sample.text for sample in kept)
+    assert 10 <= len(kept) < len(every) == 60
+    assert f"{len(kept)} of 60 samples kept" in kept.notes[-1]
+    with pytest.raises(UsageError, match="match is 'length'; write nuisance"):
+        replace(config, match="length")
 
 
 def test_exit_codes_are_all_listed():

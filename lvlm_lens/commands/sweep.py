@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..config import MATCHES
 from .console import console, progress_bars, show
 from .options import (
     add_output_options,
@@ -56,6 +57,10 @@ def add_reading_options(add: Any) -> None:
     add(
         "--no-twin", dest="twin", action="store_const", const=False,
         help="leave out the random-weight twin (default: measured)",
+    )  # fmt: skip
+    add(
+        "--match", choices=MATCHES,
+        help="keep equally many harmful and harmless items alike in length, picture size, brightness (default: no)",
     )  # fmt: skip
     add("--folds", type=int, help="folds of the probes (default: 5)")
     add("--permutations", type=int, help="label shuffles of the null (default: 50)")

@@ -1,7 +1,7 @@
 """What of an item has nothing to do with harm and may still tell it: length, number and size of pictures, brightness.
 
 Harmful prompts of many sets are longer, or their pictures darker, than the harmless ones.  A probe on these few numbers
-is a baseline that a role must beat; :func:`lvlm_lens.data.matching.match_pairs` makes pairs of equal length instead.
+is a baseline that a role must beat; :func:`lvlm_lens.data.matching.balanced` keeps items that are alike in them.
 """
 
 from __future__ import annotations

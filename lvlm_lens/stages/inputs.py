@@ -6,14 +6,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from ..activations.loop import first_reasons
 from ..config import SweepConfig
 from ..data import Dataset, Sample
 from ..data.dataset import Problem
+from ..data.matching import balanced
 from ..data.registry import load_dataset
 from ..errors import DataError, LensError, context
 from ..lens import LVLM
 from ..locate.locating import harm_labels
+from ..locate.nuisance import nuisance_features
 from ..provenance import dataset_hash
 
 
@@ -44,6 +48,9 @@ def load_inputs(config: SweepConfig, need_labels: bool = True) -> tuple[LVLM, Da
     model.encoder.special_tokens = config.special_tokens
     if not model.takes_images:
         data = in_words_only(data, config.strict)
+    if config.match == "nuisance":
+        tokens = np.array([len(model.encoder.tokenizer(sample.text)["input_ids"]) for sample in data])
+        data = balanced(data, nuisance_features(data.samples, tokens), "length, picture size and brightness")
     escaped = [sample.id for sample in data if model.encoder.special.find(sample.text)]
     if escaped and config.special_tokens == "escape":
         note = f"special tokens were escaped in {len(escaped)} samples, e.g. {escaped[:3]}"
