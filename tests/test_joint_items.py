@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lvlm_lens.commands.sweep import consensus_line
 from lvlm_lens.data import Sample
 from lvlm_lens.data.images import ImageDrawn
 from lvlm_lens.depth import block_at_depth, relative_depth
@@ -15,6 +14,7 @@ from lvlm_lens.locate.evidence import Evidence
 from lvlm_lens.locate.locating import joint_items, locate_roles
 from lvlm_lens.locate.probe import LinearProbe
 from lvlm_lens.locate.roles import LayerRoles, Role
+from lvlm_lens.stages.measuring import consensus_line
 
 
 def drawn(number):

@@ -15,9 +15,9 @@ ROOT = Path(lvlm_lens.__file__).parent
 ROOMS = (
     "errors", "plugins", "depth", "inference", "progress", "tolerance", "columns", "config", "storage", "stats",
     "data", "provenance", "models", "activations", "interventions", "lens", "measures", "locate", "causal",
-    "evaluate", "plots", "train", "defenses", "selftest", "machine", "memory", "stages", "scale", "resultschema",
-    "estimate", "recipes", "estimate_evaluation", "rivals", "sweep", "comparison", "against_base", "report", "wide",
-    "bench", "commands", "cli", "__main__",
+    "evaluate", "plots", "train", "defenses", "selftest", "machine", "memory", "stages", "resultschema",
+    "estimate", "recipes", "estimate_evaluation", "rivals", "scale", "sweep", "comparison", "against_base", "report",
+    "wide", "bench", "commands", "cli", "__main__",
 )  # fmt: skip
 """From the ground floor up: a room imports those before it and itself."""
 
