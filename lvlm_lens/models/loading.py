@@ -25,7 +25,7 @@ from .extras import needs
 from .mini import mini_backbone_path, mini_path
 from .placement import offload_options, read_device_map, spread
 from .processors import load_processor
-from .quantized import check_stored, quantization_config
+from .quantized import check_stored, fit_to_cpu, quantization_config
 from .smol import origin, smol_base_path, smol_path, smol_text_path
 from .templates import hold_template
 
@@ -133,6 +133,8 @@ def load_checkpoint(
     except _UNREADABLE as error:
         raise ModelError(f"model {label!r} cannot be loaded: {first_line(error)}") from error
     _all_arrived(label, report)
+    if quantized is not None:
+        fit_to_cpu(model)
     if label not in EMBEDDED:
         hold_template(processor, label)
     if device is not None and device_map is None:
