@@ -106,9 +106,9 @@ def _panel(
         start, end = found.start, found.end
         if start is not None and end is not None:
             axes.axvspan(start - 0.5, end + 0.5, color=colour, alpha=0.10, lw=0)
-        above: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "color": colour, "clip_on": False}
-        axes.plot([found.onset_low, found.onset_high], [1.04, 1.04], lw=1.4, solid_capstyle="butt", **above)
-        axes.plot(found.onset, 1.04, marker="D", ms=4, **above)
+        below: dict[str, Any] = {"transform": axes.get_xaxis_transform(), "color": colour, "clip_on": False}
+        axes.plot([found.onset_low, found.onset_high], [0.06, 0.06], lw=1.4, solid_capstyle="butt", **below)
+        axes.plot(found.onset, 0.06, marker="D", ms=4, **below)
     counted = [name for name in found.members if name not in found.excluded]
     seen_count = sum(found.members[name].found for name in counted)
     said = (

@@ -58,7 +58,6 @@ LATER = (
 )
 WEAK = (Two(300, (4, 1), (6, 6), 24, 3), Two(300, (8, 2), (12, 12), 60, 3))
 """Described without a target: the weaker signal is one standard deviation, or a twelve-block rise of two."""
-POWER_DRAWS = 100
 
 
 def row_rng(seed: int, two: Two) -> np.random.Generator:
@@ -91,8 +90,7 @@ def order_cases(draws: int, seed: int) -> Iterator[Case]:
     """Ties of unequal strength, and true gaps of three blocks."""
     for two in (*TIES, *LATER, *WEAK):
         rng = row_rng(seed, two)
-        few = max(20, round(draws * POWER_DRAWS / 300))
-        found = [_draw(two, rng) for _ in range(draws if not two.gap else few)]
+        found = [_draw(two, rng) for _ in range(draws)]
         before, after, told = (np.array(column) for column in zip(*found, strict=True))
         note = f"told in {100 * told.mean():.0f} %"
         if not two.gap:
@@ -120,7 +118,7 @@ def onset_cases(draws: int, seed: int) -> Iterator[Case]:
     for one in ONSETS:
         rng = row_rng(seed, one)
         old, new, whole, errors, widths = [], [], [], [[], []], [[], []]  # type: ignore[var-annotated]
-        for _ in range(max(20, draws // 2)):
+        for _ in range(draws):
             centre = one.blocks / 2 + rng.random() - 0.5
             truth = half_block(one.blocks, centre, one.lengths[0])
             part = plant(

@@ -21,8 +21,8 @@ CASES: tuple[Callable[[int, int], Iterator[Case]], ...] = (
     order_cases, onset_cases, best_value_cases, perceived_cases, nuisance_cases, grid_cases, null_cases, group_cases,
     contest_cases, scale_cases, answer_cases,
 )  # fmt: skip
-SEED = 1
-"""Seeds below 1 were used while the rules were written."""
+SEED = 2
+"""Seed 0 was used while the rules and targets were written; seed 1 drew most rows once, before this record."""
 
 
 def run_audit(
@@ -31,7 +31,7 @@ def run_audit(
     """Draw every case.
 
     Args:
-        draws: of a case that asks for a level; powers take a third, some dear ones fewer.
+        draws: of a case that asks for a level, an order or an onset; others take a half to a tenth.
         seed: of everything drawn.
         tell: called with ("planted cases", kinds done, all).
 
