@@ -244,8 +244,9 @@ def science() -> list[str]:
         "fixed after trial runs with seed 0, before seeds 1 and 2, and a missed one stays in the table. Shares have "
         "Wilson 95 % intervals and their counts.",
         "",
-        f"{record.get('origin') or 'One run with seed ' + str(record['seed'])}. {record['missed']} targets missed; counts "
-        "are the draws of a row." + (f" Not in the record yet: {record['absent']}." if record.get("absent") else ""),
+        f"{record.get('origin') or 'One run with seed ' + str(record['seed'])}. {record['missed']} targets missed; "
+        "counts are the draws of a row."
+        + (f" Not in the record yet: {record['absent']}." if record.get("absent") else ""),
         "",
         audit_table(record),
         "",
