@@ -22,7 +22,7 @@ from .progress import telling
 from .provenance import environment
 from .resultschema import read_result
 from .stages import stages
-from .stages.inputs import describe_data, load_inputs, run_identity
+from .stages.inputs import claim_folder, describe_data, load_inputs
 from .stages.measuring import parse_measures
 from .stages.records import SCHEMA, result_schema
 from .stages.stage import Run, run_stage, silent
@@ -99,10 +99,10 @@ def run_sweep(config: SweepConfig, tell: Tell | None = None, command: list[str] 
     start = time.perf_counter()
     Positions.parse(config.positions)
     parse_measures(config.measures)
-    folder = RunFolder(config.folder)
+    RunFolder(config.folder)  # a folder that cannot be written is said before anything is loaded
     model, data = load_inputs(config)
     parse_blocks(config.blocks, model.n_blocks)
-    folder.claim(run_identity(SCHEMA, config, model, data))
+    folder = claim_folder(config.folder, SCHEMA, config, model, data)
     write_atomic(folder.path / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
     run = Run(model, data, folder.path, config, config.seed, config.batch_size, tell)
     run.timings["load"] = time.perf_counter() - start

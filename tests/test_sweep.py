@@ -18,10 +18,10 @@ from lvlm_lens.cli import main
 from lvlm_lens.config import SweepConfig, parse_blocks, resolve_config
 from lvlm_lens.data import Sample
 from lvlm_lens.data.limits import limited
-from lvlm_lens.errors import UsageError
+from lvlm_lens.errors import ModelError, UsageError
 from lvlm_lens.estimate import estimate_sweep
 from lvlm_lens.models.tiny import tiny_model
-from lvlm_lens.stages.inputs import load_inputs
+from lvlm_lens.stages.inputs import load_inputs, run_identity
 from lvlm_lens.sweep import SweepResult, run_sweep
 
 KEYS = {
@@ -469,3 +469,18 @@ def test_run_sweep_from_python(checkpoints, table, tmp_path, monkeypatch):
     assert result.curves["perception"].blocks == (1, 3)
     assert "random_twin" in result.roles.perception.missing
     assert {"reading the model", "locating", "drawing figures"} <= set(stages)
+
+
+@pytest.mark.parametrize("name", ["mini-mini", "smol-text-xstest"])
+def test_the_committed_run_can_be_continued_by_its_command(name):
+    """A newcomer's first command runs into the folder that the repository ships."""
+    folder = Path(__file__).parent.parent / "figures" / name
+    there = json.loads((folder / "run.json").read_text())
+    config = SweepConfig(**{**there["settings"], "out": str(folder)})
+    try:
+        model, data = load_inputs(config)
+    except ModelError:
+        pytest.skip("smol's base is not on this machine: lvlm-lens models smol --fetch")
+    asked = json.loads(json.dumps(run_identity(there["schema"], config, model, data)))
+    settings = {**SweepConfig().to_dict(), **there["settings"]}
+    assert {**there, "settings": {k: settings[k] for k in asked["settings"]}} == asked

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from ..lens import LVLM
 from ..locate.locating import harm_labels
 from ..locate.nuisance import nuisance_features
 from ..provenance import dataset_hash
+from ..storage.runfolder import RunFolder
 
 
 def load_inputs(config: SweepConfig, need_labels: bool = True) -> tuple[LVLM, Dataset]:
@@ -114,6 +116,13 @@ def run_identity(schema: str, config: SweepConfig, model: LVLM, data: Dataset) -
         "dataset_hash": dataset_hash(_readable(data)),
         "dtype": str(model.dtype),
     }
+
+
+def claim_folder(folder: Path, schema: str, config: SweepConfig, model: LVLM, data: Dataset) -> RunFolder:
+    """The run folder, made this run's own; one made before an option existed was made with the option's default."""
+    home = RunFolder(folder)
+    home.claim(run_identity(schema, config, model, data), SweepConfig().to_dict())
+    return home
 
 
 def _readable(data: Dataset) -> Iterator[Sample]:

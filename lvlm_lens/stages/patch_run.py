@@ -16,8 +16,7 @@ from ..config import SweepConfig
 from ..data import Dataset, Pair
 from ..errors import DataError
 from ..lens import LVLM
-from ..storage.runfolder import RunFolder
-from .inputs import left_out, load_inputs, run_identity, without_broken
+from .inputs import claim_folder, left_out, load_inputs, without_broken
 from .patching import behaving_pairs, spans_of
 from .reading import gather_resumable
 
@@ -73,8 +72,7 @@ class PatchRun:
             able, counts = data.pairs(), "the data set has no matched pairs (column counterfactual)"
             able = [pair for pair in able if pair.swap == "image"] or able  # of one kind: their spans are not the same
         else:
-            home = RunFolder(self.folder / READING)
-            home.claim(run_identity(SCHEMA, self.config, model, data))
+            home = claim_folder(self.folder / READING, SCHEMA, self.config, model, data)
             evidence = gather_resumable(
                 model, data, home.path / SHARDS, self.config, on_error,
                 lambda done, total: tell("reading", done, total),

@@ -41,8 +41,12 @@ class RunFolder:
                 f"output folder {str(path)!r} cannot be written ({error.strerror or error}); give another with --out"
             ) from error
 
-    def claim(self, identity: Mapping[str, Any]) -> bool:
+    def claim(self, identity: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> bool:
         """Make the folder this run's own; True when the run was already begun here.
+
+        Args:
+            identity: what must be equal for the run to be continued, its ``settings`` among it.
+            defaults: of settings; a record from before a setting existed was made with its default.
 
         Raises:
             RunFolderError: it belongs to another run (the message lists the differences), or it holds
@@ -56,6 +60,10 @@ class RunFolder:
                 there = json.loads(file.read_text(encoding="utf-8"))
             except (OSError, ValueError) as error:
                 raise RunFolderError(f"{file} cannot be read ({error}); give another folder with --out") from error
+            known = plain.get("settings", {})
+            older = {name: value for name, value in (defaults or {}).items() if name in known}
+            if older and isinstance(there.get("settings"), dict):
+                there["settings"] = {**older, **there["settings"]}
             require(
                 f"output folder {str(self.path)!r}", there, identity, "run",
                 "give another folder with --out, or remove this one",

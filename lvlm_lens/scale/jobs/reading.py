@@ -62,12 +62,11 @@ class ReadingJob:
 
     def open(self) -> Opened:
         """Load what reads, make the run folder this run's own."""
-        from ...stages.inputs import load_inputs, run_identity
+        from ...stages.inputs import claim_folder, load_inputs
         from ...stages.reading import load_backbone, read_shard, said_in_words, shards_of
-        from ...storage.runfolder import RunFolder
 
         model, data = load_inputs(self.config)
-        RunFolder(Path(self.folder)).claim(run_identity(self.schema, self.config, model, data))
+        claim_folder(Path(self.folder), self.schema, self.config, model, data)
         items, reader = data, model
         if self.reader in ("lvlm_in_words", "backbone"):
             items = said_in_words(data)
