@@ -5,8 +5,9 @@ Three questions, each answered in one run:
 * **driver**: shards of a *null forward* (nothing is computed; the ledger's entry is committed and synced as always) by
   one and two workers, so that everything but the work is on the clock;
 * **ledger**: entries committed one after another without Ray, and how long it takes to find one's place among them;
-* **workers**: captures of a tiny real LLaVA by one and by two workers of one thread each, from the first shards handed
-  out to the last one committed, loading apart.
+* **workers**: captures of a tiny real LLaVA by one and by two workers of one thread each, by turns in several rounds,
+  from the first shards handed out to the last one committed, loading apart.  Two workers cannot do more than twice
+  one's work: a ratio above that says that the machine was busy with something else, and no efficiency is reported.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 from ..config import SweepConfig
@@ -76,7 +78,13 @@ def _run(job: Job, cluster: Cluster, skip: int) -> float:
     return clock.seconds_a_shard(skip)
 
 
-def bench_scale(counts: Sequence[int] = (1_000, 10_000), entries: int = 100_000, items: int = 400) -> dict[str, Any]:
+ROUNDS = 3
+"""Captures by one and by two workers, by turns."""
+_BUSY = 1.05
+"""A median ratio above it is no efficiency but another load on the machine."""
+
+
+def bench_scale(counts: Sequence[int] = (1_000, 10_000), entries: int = 100_000, items: int = 600) -> dict[str, Any]:
     """Measure; ``counts`` of null shards, ``entries`` of the ledger, ``items`` of the capture."""
     found: dict[str, Any] = {"targets": TARGETS, "driver": [], "workers": []}
     with tempfile.TemporaryDirectory() as place:
@@ -86,19 +94,31 @@ def bench_scale(counts: Sequence[int] = (1_000, 10_000), entries: int = 100_000,
                 for count in counts:
                     each = _run(NullForward(str(home / f"null-{workers}-{count}"), count), cluster, count // 5)
                     found["driver"].append({"workers": workers, "shards": count, "ms_a_shard": 1000 * each})
+        for turn in range(ROUNDS):
+            for workers in (1, 2):
                 config = SweepConfig(limit=items, batch_size=4)
-                job = CaptureJob(config, str(home / f"store-{workers}"), ("resid_post", "attn_out", "mlp_out"), "all")
-                each = _run(job, cluster, 6)
-                found["workers"].append({"workers": workers, "threads": cluster.threads, "s_a_shard": each})
-        one, two = (row["s_a_shard"] for row in found["workers"])
-        found["efficiency"] = one / (2 * two)
+                store = str(home / f"store-{turn}-{workers}")
+                job = CaptureJob(config, store, ("resid_post", "attn_out", "mlp_out"), "all")
+                with connect(workers) as cluster:
+                    each = _run(job, cluster, 6)
+                    row = {"round": turn, "workers": workers, "threads": cluster.threads, "s_a_shard": each}
+                found["workers"].append(row)
+        ratios = _ratios(found["workers"])
+        found["ratios"] = ratios
+        found["efficiency"] = median(ratios) if median(ratios) <= _BUSY else None
         found["ledger"] = _ledger(home / "ledger", entries)
     found["reached"] = {
         "driver_ms": max(row["ms_a_shard"] for row in found["driver"]) <= TARGETS["driver_ms"],
         "restart_seconds": found["ledger"]["find_place_s"] * 1e5 / entries <= TARGETS["restart_seconds"],
-        "efficiency": found["efficiency"] >= TARGETS["efficiency"],
+        "efficiency": None if found["efficiency"] is None else found["efficiency"] >= TARGETS["efficiency"],
     }
     return found
+
+
+def _ratios(rows: Sequence[dict[str, Any]]) -> list[float]:
+    """Speed of two workers over twice that of one, round by round."""
+    seconds = {(row["round"], row["workers"]): row["s_a_shard"] for row in rows}
+    return [seconds[turn, 1] / (2 * seconds[turn, 2]) for turn in range(ROUNDS)]
 
 
 def _ledger(folder: Path, entries: int) -> dict[str, Any]:
@@ -122,19 +142,18 @@ def _ledger(folder: Path, entries: int) -> dict[str, Any]:
 
 def scale_table(found: dict[str, Any]) -> str:
     """The record as text."""
-    word = {True: "reached", False: "MISSED"}
+    word = {True: "reached", False: "MISSED", None: "cannot be told, the machine was busy with something else"}
     reached, kept = found["reached"], found["ledger"]
     lines = ["null forwards (nothing is computed; every shard's entry is committed and synced)"]
     for row in found["driver"]:
         lines.append(f"  {row['workers']} workers, {row['shards']:>7,} shards: {row['ms_a_shard']:.2f} ms a shard")
-    per = ", ".join(f"{row['workers']} workers {row['s_a_shard']:.3f} s a shard" for row in found["workers"])
+    ratios = ", ".join(f"{ratio:.2f}" for ratio in found["ratios"])
     lines += [
         f"  target {TARGETS['driver_ms']:g} ms: {word[reached['driver_ms']]}",
         f"ledger of {kept['entries']:,} entries: {kept['commit_ms']:.2f} ms a commit, {kept['bytes'] / 2**20:.0f} MiB",
         f"  a restart finds its place in {kept['find_place_s']:.2f} s (all entries: {kept['read_all_s']:.1f} s)",
         f"  target {TARGETS['restart_seconds']:g} s for 100,000: {word[reached['restart_seconds']]}",
-        f"capture of mini, one thread a worker: {per}",
-        f"  efficiency of two: {found['efficiency']:.2f} of twice one; target {TARGETS['efficiency']:g}: "
-        f"{word[reached['efficiency']]}",
+        f"capture of mini, one thread a worker: two workers at {ratios} of twice one, round by round",
+        f"  target {TARGETS['efficiency']:g} in the median: {word[reached['efficiency']]}",
     ]
     return "\n".join(lines)
