@@ -170,7 +170,7 @@ class Runner:
             )
             try:
                 found = _run(recipe, context, place, self.command)
-            except Exception as error:
+            except Exception as error:  # written down and told at the end: the other papers do not depend on this one
                 if alone:
                     raise
                 kind = "" if isinstance(error, LensError) else f"{type(error).__name__}: "

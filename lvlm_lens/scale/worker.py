@@ -60,7 +60,7 @@ class Worker:
 
             torch.set_num_threads(place.threads)
             opened = job.open()
-        except Exception as error:
+        except Exception as error:  # told in words: the driver raises it, once, for all workers
             return Failure.of(error)
         self._compute = opened.compute
         return opened.shards
@@ -70,7 +70,7 @@ class Worker:
         assert self._compute is not None
         try:
             return self._compute(shard)
-        except Exception as error:
+        except Exception as error:  # likewise; the driver stops and names the shard
             return Failure.of(error)
 
     def process(self) -> tuple[str, int]:
