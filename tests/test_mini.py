@@ -23,9 +23,9 @@ from lvlm_lens.data.mini.objects import THINGS
 from lvlm_lens.data.mini.render import STYLES, draw_spec, render
 from lvlm_lens.models.mini import mini_backbone_path, mini_path
 from lvlm_lens.models.mini.measure import Speaker, is_refusal, pictures_of
-from lvlm_lens.models.mini.recipe import corpus
-from lvlm_lens.models.mini.recipe.batches import Encoder
-from lvlm_lens.models.mini.recipe.config import (
+from training.mini import corpus
+from training.mini.batches import Encoder
+from training.mini.config import (
     LanguageStage,
     NamingStage,
     Recipe,
@@ -33,10 +33,10 @@ from lvlm_lens.models.mini.recipe.config import (
     TuningStage,
     Weights,
 )
-from lvlm_lens.models.mini.recipe.packing import PREFIX, Pack, collate
-from lvlm_lens.models.mini.recipe.rebuild import rebuild
-from lvlm_lens.models.mini.recipe.tower import pixels_of
-from lvlm_lens.models.mini.recipe.vision import logits_of
+from training.mini.packing import PREFIX, Pack, collate
+from training.mini.rebuild import rebuild
+from training.mini.tower import pixels_of
+from training.mini.vision import logits_of
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ from peft import PeftModel
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lvlm_lens.data.mini.activities import ACTIVITIES as MINI
-from lvlm_lens.models.mini.recipe.corpus import Example
-from lvlm_lens.models.mini.recipe.packing import Pack, collate
 from lvlm_lens.models.smol.beyond import ACTIVITIES, plain_requests, shown_beyond
 from lvlm_lens.models.tiny.parts import chat_template, drawn, make_tokenizer, sizes
+from training.mini.corpus import Example
+from training.mini.packing import Pack, collate
 from training.smol import chats as chats_module
 from training.smol.adapters import LINEAR, save_adapter, with_adapter
 from training.smol.chats import SmolEncoder, embeds_of, reply_loss

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
@@ -25,7 +24,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--device", help="with --wide: cpu, cuda ... (default: cuda where there is one)")
     add("--out", metavar="FILE", help="with --wide: the record, continued where it is (default: wide.json)")
     add("--measure", action="store_true", help="mini, smol: measure the card's figures again (default: show the card)")
-    add("--rebuild", metavar="DIR", help="mini: train it again by its recipe, into DIR, hours (default: no)")
     add("--fetch", action="store_true", help="smol: get its language model, once, 93 MB (default: no)")
     add(
         "--from", dest="source", metavar="PATH",
@@ -43,11 +41,11 @@ def opening(options: argparse.Namespace) -> str | None:
     if options.measure:
         return "the figures of the card are measured again, minutes; loading libraries"
     a_card = len(options.name) == 1 and options.name[0] in ("mini", "smol", "smol-text", "smol-base")
-    return None if options.fetch or options.rebuild or a_card else "families; loading libraries"
+    return None if options.fetch or a_card else "families; loading libraries"
 
 
 def run(options: argparse.Namespace) -> int:
-    """List, check, show a card, fetch, measure or rebuild."""
+    """List, check, show a card, fetch or measure."""
     if options.source is not None and not options.fetch:
         raise UsageError("--from goes with --fetch: lvlm-lens models smol --fetch --from PATH")
     from ..models.smol import NAMES
@@ -58,8 +56,8 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("--fetch is for smol: lvlm-lens models smol --fetch")
     if options.name == ["mini"]:
         return _mini(options)
-    if options.measure or options.rebuild:
-        raise UsageError("--measure and --rebuild are for an embedded model: lvlm-lens models mini --measure")
+    if options.measure:
+        raise UsageError("--measure is for an embedded model: lvlm-lens models mini --measure")
     if options.wide:
         return _wide(options)
     if options.check:
@@ -128,11 +126,6 @@ def _word(value: Any) -> str:
 def _mini(options: argparse.Namespace) -> int:
     from ..models.mini import FOLDER, mini_path
 
-    if options.rebuild:
-        from ..models.mini.recipe.rebuild import rebuild
-
-        rebuild(Path(options.rebuild))
-        return 0
     if options.measure:
         from ..models.mini.card import table
         from ..models.mini.measure import measure
@@ -147,8 +140,6 @@ def _mini(options: argparse.Namespace) -> int:
 def _smol(options: argparse.Namespace) -> int:
     from ..models.smol import FOLDER, state_line
 
-    if options.rebuild:
-        raise UsageError("--rebuild is for mini")
     if options.fetch:
         from ..models.smol.fetch import fetch
 

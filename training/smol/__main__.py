@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from lvlm_lens.data.registry import load_dataset
-from lvlm_lens.models.mini.recipe.journal import Journal
 from lvlm_lens.models.smol import beyond, smol_base_path
+from training.mini.journal import Journal
 
 from .config import PictureStage, ProjectorStage, TextStage, balance_stage, opposites_stage, rules_stage
 from .knowledge import asked

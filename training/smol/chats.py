@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
-from lvlm_lens.models.mini.recipe.batches import IMAGE_TOKENS, Encoded, Encoder
-from lvlm_lens.models.mini.recipe.config import Weights
-from lvlm_lens.models.mini.recipe.corpus import Example
-from lvlm_lens.models.mini.recipe.packing import Packed
+from training.mini.batches import IMAGE_TOKENS, Encoded, Encoder
+from training.mini.config import Weights
+from training.mini.corpus import Example
+from training.mini.packing import Packed
 
 from .config import BFLOAT16
 

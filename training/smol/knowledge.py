@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 
 from lvlm_lens.data.mini.objects import THINGS
-from lvlm_lens.models.mini.recipe.corpus import Draw, Example
+from training.mini.corpus import Draw, Example
 
 QUESTIONS = (
     "What is {x} used for?",

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from lvlm_lens.data.mini.activities import ACTIVITIES, answer, reason_against
 from lvlm_lens.data.mini.items import phrasings
 from lvlm_lens.data.mini.objects import THINGS
-from lvlm_lens.models.mini.recipe.corpus import COMBINATIONS, Example, say
+from training.mini.corpus import COMBINATIONS, Example, say
 
 _KNOWN = set(COMBINATIONS)
 

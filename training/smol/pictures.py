@@ -1,7 +1,7 @@
 """``smol``: projector and decoder learn to answer about pictures, and text among it keeps harm in words refused.
 
 Visual instruction tuning on the world of ``mini`` without anything its set holds out
-(:mod:`lvlm_lens.models.mini.recipe.corpus` leaves out combinations and wordings, the gallery
+(:mod:`training.mini.corpus` leaves out combinations and wordings, the gallery
 renderings and styles), seven requests in ten harmless, several questions to a picture.
 """
 
@@ -21,11 +21,11 @@ from sklearn.metrics import roc_auc_score
 from lvlm_lens.data.mini.activities import ACTIVITIES, reason_against
 from lvlm_lens.data.mini.items import quads
 from lvlm_lens.data.mini.objects import THINGS
-from lvlm_lens.models.mini.recipe.batches import Encoded
-from lvlm_lens.models.mini.recipe.corpus import Example, draw, in_words, makers
-from lvlm_lens.models.mini.recipe.journal import Journal
-from lvlm_lens.models.mini.recipe.packing import Pack, collate, packs_of
-from lvlm_lens.models.mini.recipe.vision import Gallery, tower_states
+from training.mini.batches import Encoded
+from training.mini.corpus import Example, draw, in_words, makers
+from training.mini.journal import Journal
+from training.mini.packing import Pack, collate, packs_of
+from training.mini.vision import Gallery, tower_states
 
 from .adapters import save_adapter, with_adapter
 from .chats import SmolEncoder, embeds_of, hidden_of, reply_loss

@@ -16,8 +16,8 @@ from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 from lvlm_lens.data.mini.heldout import SEEDS
 from lvlm_lens.data.mini.objects import THINGS
 from lvlm_lens.models.mini import mini_path
-from lvlm_lens.models.mini.recipe.journal import Journal
-from lvlm_lens.models.mini.recipe.vision import Gallery
+from training.mini.journal import Journal
+from training.mini.vision import Gallery
 
 from .chats import SmolEncoder
 from .config import ProjectorStage

@@ -12,10 +12,10 @@ import torch
 from peft import PeftModel
 from sklearn.metrics import roc_auc_score
 
-from lvlm_lens.models.mini.recipe.batches import Encoded
-from lvlm_lens.models.mini.recipe.corpus import Example
-from lvlm_lens.models.mini.recipe.journal import Journal
-from lvlm_lens.models.mini.recipe.packing import Pack, collate
+from training.mini.batches import Encoded
+from training.mini.corpus import Example
+from training.mini.journal import Journal
+from training.mini.packing import Pack, collate
 
 from .adapters import save_adapter, with_adapter
 from .chats import SmolEncoder, embeds_of, hidden_of, prompt_ends, reply_loss

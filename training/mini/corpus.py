@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ....data.mini.activities import (
+from lvlm_lens.data.mini.activities import (
     ACTIVITIES,
     NEW_USE_QUESTIONS,
     SHOWING,
@@ -22,7 +22,7 @@ from ....data.mini.activities import (
     combinations,
     reason_against,
 )
-from ....data.mini.intents import (
+from lvlm_lens.data.mini.intents import (
     HARMFUL_VERBS,
     HARMLESS_HOMONYMS,
     HELD_INTENTS,
@@ -31,8 +31,8 @@ from ....data.mini.intents import (
     intent_answer,
     intent_text,
 )
-from ....data.mini.items import held_combinations, phrasings
-from ....data.mini.objects import PROPERTIES, THINGS, Thing
+from lvlm_lens.data.mini.items import held_combinations, phrasings
+from lvlm_lens.data.mini.objects import PROPERTIES, THINGS, Thing
 
 SYSTEM_PROMPTS = ("You are a helpful assistant.", "Answer briefly.", "Be kind and careful.")
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from ....data.mini.heldout import SEEDS
+from lvlm_lens.data.mini.heldout import SEEDS
+
 from .assemble import assemble, decoder_config, save_backbone, save_model, tower_config
 from .batches import Encoder
 from .config import Recipe

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator
 import torch
 from transformers import LlavaForConditionalGeneration, SiglipVisionModel
 
-from ....data.mini.activities import ACTIVITIES, reason_against
-from ....data.mini.heldout import styles_of
-from ....data.mini.items import quads
-from ....data.mini.objects import THINGS
-from ....data.mini.render import Spec, draw_spec
+from lvlm_lens.data.mini.activities import ACTIVITIES, reason_against
+from lvlm_lens.data.mini.heldout import styles_of
+from lvlm_lens.data.mini.items import quads
+from lvlm_lens.data.mini.objects import THINGS
+from lvlm_lens.data.mini.render import Spec, draw_spec
+
 from .batches import PLAIN_ATTENTION, Encoded, Encoder, padded, some_system, weighted_loss
 from .config import NamingStage, TuningStage
 from .corpus import Example, draw, in_words, makers

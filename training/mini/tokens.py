@@ -10,8 +10,9 @@ import random
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from ....data.mini.intents import HARMFUL_VERBS, KIND_VERBS
-from ....data.mini.objects import THINGS
+from lvlm_lens.data.mini.intents import HARMFUL_VERBS, KIND_VERBS
+from lvlm_lens.data.mini.objects import THINGS
+
 from .corpus import SYSTEM_PROMPTS, draw, in_words, makers
 
 SPECIALS = ("<pad>", "<s>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<image>")

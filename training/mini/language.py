@@ -9,9 +9,10 @@ from collections.abc import Iterator
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from ....data.mini.activities import ACTIVITIES, SHOWING, answer
-from ....data.mini.items import quads
-from ....data.mini.objects import THINGS
+from lvlm_lens.data.mini.activities import ACTIVITIES, SHOWING, answer
+from lvlm_lens.data.mini.items import quads
+from lvlm_lens.data.mini.objects import THINGS
+
 from .batches import PLAIN_ATTENTION, Encoded, Encoder, by_length, padded, some_system, weighted_loss
 from .config import LanguageStage
 from .corpus import Example, draw, in_words, makers

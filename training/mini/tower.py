@@ -16,9 +16,10 @@ import torch
 from torch import nn
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
-from ....data.mini.heldout import SEEDS, styles_of
-from ....data.mini.objects import THINGS
-from ....data.mini.render import Spec, draw_spec, render
+from lvlm_lens.data.mini.heldout import SEEDS, styles_of
+from lvlm_lens.data.mini.objects import THINGS
+from lvlm_lens.data.mini.render import Spec, draw_spec, render
+
 from .config import TowerStage
 from .journal import Journal
 
