@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import norm
+from skdim.id import TwoNN
 
 from lvlm_lens.errors import DataError, UsageError
 from lvlm_lens.locate.angular_gap import AngularGap
@@ -207,6 +208,13 @@ def test_pairs_that_are_no_pairs_are_refused(shared, pairs_and_labels):
         SharedSemantics().fit(shared, member, pairs // 2)
     with pytest.raises(UsageError, match="pairs="):
         ModalityCosine().fit(shared, member)
+
+
+@pytest.mark.parametrize("n, d, k", [(100, 3, 3), (900, 64, 10), (200, 128, 128)])
+def test_intrinsic_dimension_is_scikit_dimensions(n, d, k):
+    rng = np.random.default_rng(0)
+    points = rng.standard_normal((n, k)) @ rng.standard_normal((k, d))
+    assert two_nn(points) == pytest.approx(TwoNN().fit(points).dimension_, rel=1e-9)
 
 
 def test_intrinsic_dimension_of_known_manifolds():

@@ -1,6 +1,6 @@
 """Geometry of a block's point cloud: intrinsic dimension and debiased linear CKA.
 
-* :class:`IntrinsicDimension`: two-nearest-neighbour estimate (Facco et al. 2017) by scikit-dimension.  Duplicates
+* :class:`IntrinsicDimension`: two-nearest-neighbour estimate (Facco et al. 2017).  Duplicates
   are removed first (the estimator divides by the first neighbour's distance); below 1000 points the estimate is
   rough and ``meta['few']`` says so.  It has no labels and so no label null; beside it stands the same estimate on
   Gaussian points with the block's covariance (baseline ``gaussian``): a curve below it shows curvature or
@@ -42,14 +42,27 @@ def _recentred(draws: np.ndarray, value: float) -> np.ndarray:
     return draws - np.nanmean(draws) + value
 
 
+FARTHEST = 0.1
+"""Share of the largest ratios of distances that the line is fitted without, as Facco et al. do."""
+
+
 def two_nn(points: np.ndarray) -> float:
-    """Two-nearest-neighbour intrinsic dimension of ``[point, d]``, duplicates removed (scikit-dimension)."""
-    from skdim.id import TwoNN
+    """Two-nearest-neighbour intrinsic dimension of ``[point, d]``, duplicates removed (Facco et al. 2017, section 2).
+
+    The ratio of a point's second to its first neighbour's distance is Pareto distributed with the dimension as its
+    exponent: the dimension is the slope, through the origin, of ``-log(1 - F)`` over the logarithm of the ratio.
+    """
+    from sklearn.neighbors import NearestNeighbors
 
     distinct = np.unique(points.astype(np.float64), axis=0)
     if len(distinct) < 20:
         raise DataError(f"{len(distinct)} distinct points; the two-nearest-neighbour estimate needs at least 20")
-    return float(TwoNN().fit(distinct).dimension_)
+    near = NearestNeighbors(n_neighbors=2).fit(distinct).kneighbors()[0]  # [point, 2], a point is not its own
+    near = near[near[:, 0] > 0]  # points apart by less than the rounding of their distance
+    kept = int(len(near) * (1 - FARTHEST))
+    x = np.log(np.sort(near[:, 1] / near[:, 0])[:kept])
+    y = -np.log1p(-np.arange(1, kept + 1) / len(near))
+    return float(x @ y / (x @ x))
 
 
 def unbiased_hsic(k: np.ndarray, l: np.ndarray) -> float:  # noqa: E741
@@ -112,7 +125,7 @@ class IntrinsicDimension(Measure):
 
     name = "intrinsic_dimension"
     unit = "dimensions"
-    source = "two nearest neighbours, Facco et al. 2017, by scikit-dimension; Gaussian surrogate [own]"
+    source = "two nearest neighbours, Facco et al. 2017; Gaussian surrogate [own]"
 
     def __init__(
         self, replicates: int = 30, permutations: int = 5, confidence: float = 0.95, random_state: int = 0
