@@ -9,7 +9,7 @@ from PIL import Image
 
 from lvlm_lens import LVLM
 from lvlm_lens.activations import capture
-from lvlm_lens.activations.neighbours import capture_with_nnsight
+from lvlm_lens.activations.traced import capture_with_nnsight
 from lvlm_lens.data import ImageObject, Sample
 from lvlm_lens.errors import ModelError, SiteError
 from lvlm_lens.models.tiny import tiny_model

@@ -14,7 +14,7 @@ ROOT = Path(lvlm_lens.__file__).parent
 
 ROOMS = (
     "errors", "plugins", "depth", "inference", "progress", "tolerance", "columns", "config", "storage", "stats",
-    "data", "provenance", "models", "activations", "interventions", "lens", "measures", "locate", "causal",
+    "data", "provenance", "models", "activations", "interventions", "lens", "measures", "locate", "causal", "remote",
     "evaluate", "plots", "train", "defenses", "selftest", "machine", "memory", "stages", "resultschema",
     "estimate", "recipes", "estimate_evaluation", "rivals", "scale", "sweep", "comparison", "against_base", "report",
     "wide", "bench", "commands", "cli", "__main__",
@@ -22,6 +22,7 @@ ROOMS = (
 """From the ground floor up: a room imports those before it and itself."""
 
 UPWARDS = {
+    ("lens.py", "remote"): "LVLM.remote stands where users look for it; what it returns patches, as rooms above do",
     ("train/method.py", "defenses"): "a finished training offers itself as a defence",
     ("train/safevlm.py", "defenses"): "a finished training offers itself as a defence",
     ("train/planning.py", "machine"): "how long a training takes is measured as a sweep's time is",
