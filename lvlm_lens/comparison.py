@@ -24,10 +24,10 @@ import numpy as np
 from .depth import relative_depth
 from .errors import RunFolderError, UsageError
 from .inference import false_discovery
-from .locate.curve import Curve
-from .locate.draws import load_curves
-from .locate.locating import ROLE_NAMES
 from .locate.roles import LayerRoles, floor_of, onsets
+from .measures.draws import load_curves
+from .measures.spec import ROLE_NAMES
+from .stats.curve import Curve
 from .stats.groups import paired_bootstrap
 from .stats.onset import HALF
 from .storage.runfolder import RunFolder

@@ -33,3 +33,11 @@ def false_discovery(p_values: Any) -> np.ndarray:
     if there.any():
         adjusted[there] = false_discovery_control(p[there])
     return adjusted
+
+
+def share(count: int, total: int) -> dict[str, float | int | None]:
+    """A proportion with its Wilson 95 % interval (``None`` where there is nothing to count)."""
+    if not total:
+        return {"count": 0, "n": 0, "value": None, "low": None, "high": None}
+    low, high = wilson_bounds(count, total)
+    return {"count": count, "n": total, "value": count / total, "low": low, "high": high}

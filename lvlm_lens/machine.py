@@ -121,7 +121,7 @@ def _flops(device: str, dtype: torch.dtype) -> float:
 
 def probe_seconds(n: int, width: int, folds: int, permutations: int, replicates: int) -> tuple[float, float]:
     """One block's probe with and without the null's shuffles, on random numbers of the run's size."""
-    from .locate.probe import LinearProbe
+    from .measures.linear_probe import LinearProbe
 
     rng = np.random.default_rng(0)
     labels = np.arange(n) % 2

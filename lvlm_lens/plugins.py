@@ -18,7 +18,7 @@ from .errors import UsageError
 
 GROUPS = {
     "lvlm_lens.defenses": "a class derived from lvlm_lens.defenses.Defense",
-    "lvlm_lens.measures": "a lvlm_lens.locate.study.MeasureSpec",
+    "lvlm_lens.measures": "a lvlm_lens.measures.spec.MeasureSpec",
     "lvlm_lens.datasets": "a lvlm_lens.data.cards.DatasetCard",
     "lvlm_lens.recipes": "a lvlm_lens.recipes.recipe.Recipe",
     "lvlm_lens.training_methods": "a class derived from lvlm_lens.train.Method",

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from .errors import DataError, LensError, RunFolderError
-from .locate.curve import Curve
 from .locate.roles import LayerRoles
 from .stages.records import result_schema
+from .stats.curve import Curve
 from .storage.schema import problems
 
 

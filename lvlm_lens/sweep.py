@@ -15,7 +15,6 @@ from typing import Any
 
 from .config import SweepConfig, parse_blocks
 from .errors import RunFolderError
-from .locate.curve import Curve
 from .locate.roles import LayerRoles
 from .models.positions import Positions
 from .progress import telling
@@ -27,6 +26,7 @@ from .stages.measuring import parse_measures
 from .stages.records import SCHEMA, result_schema
 from .stages.stage import Run, run_stage, silent
 from .stages.summary import Block, Line, as_html, as_text
+from .stats.curve import Curve
 from .storage.commit import write_atomic
 from .storage.runfolder import RunFolder
 

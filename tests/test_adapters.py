@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from lvlm_lens import LVLM, patch_grid
 from lvlm_lens.data import ImageObject, Sample
 from lvlm_lens.errors import ModelError
-from lvlm_lens.locate.study import unembedding_of
+from lvlm_lens.measures.unembedding import unembedding_of
 from lvlm_lens.models import extras
 from lvlm_lens.models.tiny import tiny_model
 from lvlm_lens.train.attached import with_adapter

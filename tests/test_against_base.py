@@ -11,7 +11,7 @@ import torch
 
 from lvlm_lens.against_base import sweep_against_base
 from lvlm_lens.config import SweepConfig
-from lvlm_lens.locate.draws import load_curves
+from lvlm_lens.measures.draws import load_curves
 from lvlm_lens.models.tiny import tiny_model
 
 peft = pytest.importorskip("peft")

@@ -11,10 +11,11 @@ import pytest
 from lvlm_lens.cli import main
 from lvlm_lens.comparison import _apart, compare_runs, write_comparison
 from lvlm_lens.errors import RunFolderError, UsageError
-from lvlm_lens.locate.curve import Curve, curve_from_draws
-from lvlm_lens.locate.draws import save_curves
 from lvlm_lens.locate.roles import layer_roles
-from lvlm_lens.locate.statistics import Resampling, permute_labels, weighted_auroc
+from lvlm_lens.measures.draws import save_curves
+from lvlm_lens.stats.auroc import weighted_auroc
+from lvlm_lens.stats.curve import Curve, curve_from_draws
+from lvlm_lens.stats.resampling import Resampling, permute_labels
 from lvlm_lens.sweep import SCHEMA
 
 N = 240

@@ -7,13 +7,14 @@ import torch
 from lvlm_lens import LVLM
 from lvlm_lens.data import Dataset
 from lvlm_lens.errors import DataError
-from lvlm_lens.locate.evidence import Evidence, gather
-from lvlm_lens.locate.locating import harm_labels, locate_roles, quadrant_table
-from lvlm_lens.locate.probe import LinearProbe
-from lvlm_lens.locate.statistics import permute_labels
-from lvlm_lens.locate.study import unembedding_of
-from lvlm_lens.locate.trajectory import Trajectory
+from lvlm_lens.locate.locating import locate_roles, quadrant_table
+from lvlm_lens.measures.evidence import Evidence, gather
+from lvlm_lens.measures.items import harm_labels
+from lvlm_lens.measures.linear_probe import LinearProbe
+from lvlm_lens.measures.trajectory import Trajectory
+from lvlm_lens.measures.unembedding import unembedding_of
 from lvlm_lens.models.refusal_tokens import refusal_log_odds, refusal_token_ids
+from lvlm_lens.stats.resampling import permute_labels
 
 FAST = LinearProbe(permutations=20, replicates=200)
 

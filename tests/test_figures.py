@@ -9,7 +9,6 @@ import pytest
 from figure_reading import problems
 
 from lvlm_lens.causal.grid import PatchGrid
-from lvlm_lens.locate.curve import Baseline, Curve, curve_from_draws
 from lvlm_lens.locate.roles import LayerRoles, Role, find_role
 from lvlm_lens.plots.atlas import plot_atlas
 from lvlm_lens.plots.compare import plot_comparison
@@ -20,6 +19,7 @@ from lvlm_lens.plots.quadrants import plot_quadrants
 from lvlm_lens.plots.sasa import plot_controls, plot_gain_map, plot_label_efficiency
 from lvlm_lens.plots.strip import aligned_planes, plot_strip
 from lvlm_lens.plots.trajectory import plot_trajectory
+from lvlm_lens.stats.curve import Baseline, Curve, curve_from_draws
 
 DEPTHS = (12, 30)
 RNG = np.random.default_rng(0)

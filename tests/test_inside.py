@@ -19,9 +19,9 @@ from lvlm_lens.evaluate.evaluation import evaluate
 from lvlm_lens.evaluate.inside import InsideTable
 from lvlm_lens.evaluate.judged import judged_success, make_judge
 from lvlm_lens.evaluate.text import inside_text
-from lvlm_lens.locate.evidence import gather
 from lvlm_lens.locate.locating import locate_roles
-from lvlm_lens.locate.probe import LinearProbe
+from lvlm_lens.measures.evidence import gather
+from lvlm_lens.measures.linear_probe import LinearProbe
 
 
 @pytest.fixture(scope="module")

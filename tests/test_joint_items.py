@@ -10,10 +10,11 @@ from lvlm_lens.data import Sample
 from lvlm_lens.data.images import ImageDrawn
 from lvlm_lens.depth import block_at_depth, relative_depth
 from lvlm_lens.locate.consensus import ConsensusRole, votes_text
-from lvlm_lens.locate.evidence import Evidence
-from lvlm_lens.locate.locating import joint_items, locate_roles
-from lvlm_lens.locate.probe import LinearProbe
+from lvlm_lens.locate.locating import locate_roles
 from lvlm_lens.locate.roles import LayerRoles, Role
+from lvlm_lens.measures.evidence import Evidence
+from lvlm_lens.measures.items import joint_items
+from lvlm_lens.measures.linear_probe import LinearProbe
 from lvlm_lens.stages.measuring import consensus_line
 
 
@@ -104,8 +105,8 @@ def test_both_surfaces_count_the_same_votes():
 def test_relative_depth_has_one_definition():
     from matplotlib.figure import Figure
 
-    from lvlm_lens.locate.curve import Curve
     from lvlm_lens.plots.theme import block_axis
+    from lvlm_lens.stats.curve import Curve
 
     assert relative_depth(0, 12) == pytest.approx(1 / 12) and relative_depth(11, 12) == 1
     np.testing.assert_allclose(block_at_depth(relative_depth(np.arange(12), 12), 12), np.arange(12))

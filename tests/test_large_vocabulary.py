@@ -14,8 +14,8 @@ from lvlm_lens.defenses.wide_table import check_room
 from lvlm_lens.errors import UsageError
 from lvlm_lens.evaluate.inside import InsideTable
 from lvlm_lens.lens import LVLM
-from lvlm_lens.locate.evidence import gather
-from lvlm_lens.locate.unembedding import Unembedding
+from lvlm_lens.measures.evidence import gather
+from lvlm_lens.measures.unembedding import Unembedding
 from lvlm_lens.models.refusal_tokens import refusal_token_ids
 from lvlm_lens.models.tiny.parts import drawn, make_tokenizer, sizes
 

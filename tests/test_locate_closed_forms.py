@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from lvlm_lens.locate.geometry import LabelCKA, debiased_cka
-from lvlm_lens.locate.probe import LinearProbe
+from lvlm_lens.measures.label_cka import LabelCKA
+from lvlm_lens.measures.linear_probe import LinearProbe
+from lvlm_lens.stats.cka import debiased_cka
 
 
 def test_the_probe_reaches_the_auroc_of_two_gaussians_block_by_block():

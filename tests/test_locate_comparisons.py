@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from lvlm_lens.locate.curve import Baseline, Curve, curve_from_draws
-from lvlm_lens.locate.probe import LinearProbe
 from lvlm_lens.locate.roles import comparisons, find_role
+from lvlm_lens.measures.linear_probe import LinearProbe
+from lvlm_lens.stats.curve import Baseline, Curve, curve_from_draws
 
 
 def two_curves(gain, shared, folds=None, seed=0):

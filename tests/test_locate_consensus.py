@@ -7,9 +7,9 @@ import pytest
 
 from lvlm_lens.errors import DataError, UsageError
 from lvlm_lens.locate.consensus import change_point, consensus_role
-from lvlm_lens.locate.curve import Curve, curve_from_draws
-from lvlm_lens.locate.mean_difference import MeanDifference
 from lvlm_lens.locate.robustness import robustness_table, sample_and_seed, summary
+from lvlm_lens.measures.mean_difference import MeanDifference
+from lvlm_lens.stats.curve import Curve, curve_from_draws
 
 
 def curve(shape: np.ndarray, seed: int = 0, noise: float = 0.02) -> Curve:

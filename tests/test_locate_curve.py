@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from lvlm_lens.errors import DataError, NumericalError, UsageError
-from lvlm_lens.locate.blocks import SelectedBlocks, as_blocks, iterate
-from lvlm_lens.locate.curve import Baseline, Curve, curve_from_draws
+from lvlm_lens.measures.blocks import SelectedBlocks, as_blocks, iterate
+from lvlm_lens.stats.curve import Baseline, Curve, curve_from_draws
 
 
 @pytest.fixture

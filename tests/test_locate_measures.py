@@ -10,26 +10,25 @@ import torch
 from scipy.stats import norm
 from skdim.id import TwoNN
 
+from lvlm_lens.causal.head_scan import ships_kl
 from lvlm_lens.errors import DataError, UsageError
-from lvlm_lens.locate.angular_gap import AngularGap
-from lvlm_lens.locate.check_measure import check_measure
-from lvlm_lens.locate.concept_probe import ConceptProbe
-from lvlm_lens.locate.difference_consistency import DifferenceConsistency
-from lvlm_lens.locate.geometry import BlockCKA, IntrinsicDimension, LabelCKA, debiased_cka, two_nn
-from lvlm_lens.locate.head_attribution import (
-    HeadContrast,
-    safety_specific_heads,
-    ships_kl,
-    singular_vector_score,
-)
-from lvlm_lens.locate.lens_readability import LensReadability
-from lvlm_lens.locate.mean_difference import MeanDifference
-from lvlm_lens.locate.modality_cosine import ModalityCosine
-from lvlm_lens.locate.refusal_lens import RefusalLens
 from lvlm_lens.locate.roles import find_role
-from lvlm_lens.locate.shared_semantics import SharedSemantics
-from lvlm_lens.locate.trajectory import Trajectory
-from lvlm_lens.locate.unembedding import Unembedding
+from lvlm_lens.measures.angular_gap import AngularGap
+from lvlm_lens.measures.block_cka import BlockCKA
+from lvlm_lens.measures.check_measure import check_measure
+from lvlm_lens.measures.concept_probe import ConceptProbe
+from lvlm_lens.measures.difference_consistency import DifferenceConsistency
+from lvlm_lens.measures.head_attribution import HeadContrast, safety_specific_heads, singular_vector_score
+from lvlm_lens.measures.intrinsic_dimension import IntrinsicDimension, two_nn
+from lvlm_lens.measures.label_cka import LabelCKA
+from lvlm_lens.measures.lens_readability import LensReadability
+from lvlm_lens.measures.mean_difference import MeanDifference
+from lvlm_lens.measures.modality_cosine import ModalityCosine
+from lvlm_lens.measures.refusal_lens import RefusalLens
+from lvlm_lens.measures.shared_semantics import SharedSemantics
+from lvlm_lens.measures.trajectory import Trajectory
+from lvlm_lens.measures.unembedding import Unembedding
+from lvlm_lens.stats.cka import debiased_cka
 
 N, L, D, V = 120, 4, 16, 40
 REFUSAL = [3, 7]
@@ -365,7 +364,6 @@ def test_concepts_drop_what_cannot_be_tested_and_predict(pairs_and_labels):
     assert (fitted.predict(x)[2:, 1] == names[2:].astype(str)).mean() > 0.9
     with pytest.raises(DataError, match="never crosses groups"):
         ConceptProbe().fit(x, np.arange(N).astype(str), groups)
-
 
 
 def test_ships_is_the_kl_of_torch():

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 from lvlm_lens.errors import DataError, UsageError
-from lvlm_lens.locate.curve import Curve, curve_from_draws
-from lvlm_lens.locate.probe import LinearProbe
 from lvlm_lens.locate.roles import LayerRoles, find_role, layer_roles, onsets, order_test
-from lvlm_lens.locate.statistics import Resampling, permute_labels, weighted_auroc
+from lvlm_lens.measures.linear_probe import LinearProbe
+from lvlm_lens.stats.auroc import weighted_auroc
+from lvlm_lens.stats.curve import Curve, curve_from_draws
 from lvlm_lens.stats.onset import rises
+from lvlm_lens.stats.resampling import Resampling, permute_labels
 from lvlm_lens.stats.strength import measure_strength
 
 

@@ -8,7 +8,8 @@ from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from lvlm_lens.errors import DataError, NumericalError
-from lvlm_lens.locate import statistics as st
+from lvlm_lens.stats import auroc as rank
+from lvlm_lens.stats import resampling as st
 from lvlm_lens.stats.groups import paired_bootstrap
 
 
@@ -25,14 +26,14 @@ def test_auroc_and_auprc_equal_sklearn_with_ties_and_weights(scored):
     weights = np.random.default_rng(1).integers(0, 4, (5, len(labels))).astype(float)
     for w, roc, pr in zip(
         weights,
-        st.weighted_auroc(scores, labels, weights),
-        st.weighted_auprc(scores, labels, weights),
+        rank.weighted_auroc(scores, labels, weights),
+        rank.weighted_auprc(scores, labels, weights),
         strict=True,
     ):
         for at, column in enumerate(scores.T):
             assert roc[at] == pytest.approx(roc_auc_score(labels, column, sample_weight=w), abs=1e-12)
             assert pr[at] == pytest.approx(average_precision_score(labels, column, sample_weight=w), abs=1e-12)
-    assert st.auroc(scores[:, 0], labels) == pytest.approx(roc_auc_score(labels, scores[:, 0]))
+    assert rank.auroc(scores[:, 0], labels) == pytest.approx(roc_auc_score(labels, scores[:, 0]))
 
 
 def test_auroc_of_gaussians_is_the_published_closed_form():
@@ -40,7 +41,7 @@ def test_auroc_of_gaussians_is_the_published_closed_form():
     labels = np.arange(20_000) % 2
     shift = 1.0
     scores = rng.standard_normal(20_000) + shift * labels
-    assert st.auroc(scores, labels) == pytest.approx(norm.cdf(shift / np.sqrt(2)), abs=0.01)
+    assert rank.auroc(scores, labels) == pytest.approx(norm.cdf(shift / np.sqrt(2)), abs=0.01)
 
 
 def test_strata_compare_only_inside_a_stratum(scored):
@@ -48,26 +49,26 @@ def test_strata_compare_only_inside_a_stratum(scored):
     fold = np.arange(len(labels)) % 3
     offset = scores + 100 * fold[:, None]  # probes of different folds have different offsets
     pairs = np.array([(labels[fold == k] == 1).sum() * (labels[fold == k] == 0).sum() for k in range(3)])
-    inside = np.array([st.auroc(scores[fold == k], labels[fold == k]) for k in range(3)])
+    inside = np.array([rank.auroc(scores[fold == k], labels[fold == k]) for k in range(3)])
     expected = (pairs[:, None] * inside).sum(0) / pairs.sum()
-    np.testing.assert_allclose(st.auroc(offset, labels, fold), expected, atol=1e-12)
+    np.testing.assert_allclose(rank.auroc(offset, labels, fold), expected, atol=1e-12)
 
 
 def test_tpr_at_fpr_equals_the_roc_curve(scored):
     scores, labels = scored
     for at, column in enumerate(scores.T):
         fpr, tpr, _ = roc_curve(labels, column, drop_intermediate=False)
-        assert st.tpr_at_fpr(scores, labels, 0.05)[at] == pytest.approx(tpr[fpr <= 0.05].max())
+        assert rank.tpr_at_fpr(scores, labels, 0.05)[at] == pytest.approx(tpr[fpr <= 0.05].max())
 
 
 def test_calibration_error_of_known_probabilities():
     probability = np.array([0.15, 0.15, 0.15, 0.15, 0.95, 0.95])
     labels = np.array([0, 0, 1, 1, 1, 1])
     expected = (4 * abs(0.5 - 0.15) + 2 * abs(1 - 0.95)) / 6
-    assert st.expected_calibration_error(probability, labels)[0, 0] == pytest.approx(expected)
+    assert rank.expected_calibration_error(probability, labels)[0, 0] == pytest.approx(expected)
     rng = np.random.default_rng(0)
     p = rng.random(20_000)
-    assert st.expected_calibration_error(p, rng.random(20_000) < p)[0, 0] < 0.02
+    assert rank.expected_calibration_error(p, rng.random(20_000) < p)[0, 0] < 0.02
 
 
 def test_bootstrap_draws_whole_groups_and_is_the_same_for_other_samples_of_the_groups():
@@ -90,10 +91,10 @@ def test_cluster_bootstrap_interval_covers_and_is_wider_than_the_naive_one():
     widths = {}
     for name, g in (("groups", groups), ("naive", None)):
         draws = st.Resampling(g, 500, 0, n=300).weights()
-        low, high = st.interval(st.weighted_auroc(copies, np.repeat(labels, 5), draws)[:, 0])
+        low, high = st.interval(rank.weighted_auroc(copies, np.repeat(labels, 5), draws)[:, 0])
         widths[name] = high - low
     draws = st.Resampling(None, 500, 0, n=60).weights()
-    low, high = st.interval(st.weighted_auroc(single, labels, draws)[:, 0])
+    low, high = st.interval(rank.weighted_auroc(single, labels, draws)[:, 0])
     assert widths["groups"] == pytest.approx(high - low, rel=0.15)
     assert widths["naive"] < 0.6 * widths["groups"]
 
@@ -103,7 +104,7 @@ def test_bootstrap_coverage_is_nominal():
     rng = np.random.default_rng(5)
     labels = np.arange(200) % 2
     scores = rng.standard_normal((200, 150)) + labels[:, None]  # 150 independent experiments as columns
-    low, high = st.interval(st.weighted_auroc(scores, labels, st.Resampling(None, 400, 0, n=200).weights()))
+    low, high = st.interval(rank.weighted_auroc(scores, labels, st.Resampling(None, 400, 0, n=200).weights()))
     assert 0.88 <= ((low <= truth) & (truth <= high)).mean() <= 0.99
 
 
@@ -112,7 +113,7 @@ def test_thousand_replicates_over_33_blocks_are_fast():
     labels = rng.integers(0, 2, 600)
     weights = st.Resampling(np.arange(600) // 2, 1000).weights()
     begin = time.process_time()
-    assert st.weighted_auroc(rng.standard_normal((600, 33)), labels, weights).shape == (1000, 33)
+    assert rank.weighted_auroc(rng.standard_normal((600, 33)), labels, weights).shape == (1000, 33)
     assert time.process_time() - begin < 2
 
 
@@ -153,9 +154,9 @@ def test_folds_say_what_is_wrong(labels, groups, message):
 
 def test_labels_and_scores_are_checked():
     with pytest.raises(DataError, match="1 class"):
-        st.auroc(np.ones(4), np.ones(4))
+        rank.auroc(np.ones(4), np.ones(4))
     with pytest.raises(NumericalError, match="NaN"):
-        st.auroc(np.array([1.0, np.nan]), np.array([0, 1]))
+        rank.auroc(np.array([1.0, np.nan]), np.array([0, 1]))
 
 
 def test_paired_bootstrap_and_permutation():

@@ -13,16 +13,16 @@ from lvlm_lens import LVLM
 from lvlm_lens.data import ImageObject, Sample
 from lvlm_lens.errors import DataError, UsageError
 from lvlm_lens.locate.consensus import change_point
-from lvlm_lens.locate.curve import Curve, curve_from_draws
-from lvlm_lens.locate.draws import load_curves, load_measured, save_curves
 from lvlm_lens.locate.elsewhere import read_elsewhere
-from lvlm_lens.locate.evidence import gather
 from lvlm_lens.locate.locating import locate_roles
-from lvlm_lens.locate.measures import NEUTRAL
-from lvlm_lens.locate.probe import LinearProbe
-from lvlm_lens.locate.study import Study, measure, unembedding_of
-from lvlm_lens.locate.tuned_lens import TunedLens, chat_states, train_tuned_lens
-from lvlm_lens.locate.unembedding import Unembedding
+from lvlm_lens.measures.draws import load_curves, load_measured, save_curves
+from lvlm_lens.measures.evidence import gather
+from lvlm_lens.measures.linear_probe import LinearProbe
+from lvlm_lens.measures.spec import measure
+from lvlm_lens.measures.study import Study
+from lvlm_lens.measures.tuned_lens import TunedLens, chat_states, train_tuned_lens
+from lvlm_lens.measures.unembedding import Unembedding, unembedding_of
+from lvlm_lens.measures.versions import NEUTRAL
 from lvlm_lens.models.tiny import tiny_model
 from lvlm_lens.stages.measuring import (
     HEADLINES,
@@ -33,6 +33,7 @@ from lvlm_lens.stages.measuring import (
     rows_forward,
     twin_lens,
 )
+from lvlm_lens.stats.curve import Curve, curve_from_draws
 
 WORDS = ("box", "cup", "lamp", "door")
 

@@ -17,8 +17,8 @@ from lvlm_lens.causal.refusal_direction import after_instruction, candidate_dire
 from lvlm_lens.causal.scaled_blocks import scaled_blocks, sharpen_range
 from lvlm_lens.errors import DataError, UsageError
 from lvlm_lens.interventions import rerun
-from lvlm_lens.locate.check_measure import check_measure
-from lvlm_lens.locate.mean_effect import MeanEffect
+from lvlm_lens.measures.check_measure import check_measure
+from lvlm_lens.measures.mean_effect import MeanEffect
 from lvlm_lens.models.refusal_tokens import refusal_log_odds, refusal_token_ids
 from lvlm_lens.models.tiny import tiny_model
 

@@ -7,11 +7,11 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from lvlm_lens.bench.probe import bench_probe, probe_table
 from lvlm_lens.errors import DataError, NumericalError, UsageError
-from lvlm_lens.locate.bench_probe import bench_probe, probe_table
-from lvlm_lens.locate.crossfit import Settings, _jobs, fold_masks, grid_coefficients, grid_scores, out_of_fold
-from lvlm_lens.locate.probe import LinearProbe
-from lvlm_lens.locate.statistics import group_folds
+from lvlm_lens.measures.linear_probe import LinearProbe
+from lvlm_lens.stats.crossfit import Settings, _jobs, fold_masks, grid_coefficients, grid_scores, out_of_fold
+from lvlm_lens.stats.resampling import group_folds
 
 CS = [1e-3, 0.1, 10.0]
 

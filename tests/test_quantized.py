@@ -11,7 +11,7 @@ from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
 from lvlm_lens import LVLM, gather, patch_grid
 from lvlm_lens.data import ImageObject, Pair, Sample
 from lvlm_lens.errors import ModelError, UsageError
-from lvlm_lens.locate.study import unembedding_of
+from lvlm_lens.measures.unembedding import unembedding_of
 from lvlm_lens.models import extras
 from lvlm_lens.models.placement import read_device_map
 from lvlm_lens.models.tiny import tiny_model

@@ -14,7 +14,7 @@ ROOT = Path(lvlm_lens.__file__).parent
 
 ROOMS = (
     "errors", "plugins", "depth", "inference", "progress", "tolerance", "columns", "config", "storage", "stats",
-    "data", "provenance", "models", "activations", "interventions", "lens", "measures", "locate", "causal", "remote",
+    "data", "provenance", "models", "activations", "interventions", "lens", "causal", "remote", "measures", "locate",
     "evaluate", "plots", "train", "defenses", "selftest", "machine", "memory", "stages", "resultschema",
     "estimate", "recipes", "estimate_evaluation", "rivals", "scale", "sweep", "comparison", "against_base", "report",
     "wide", "bench", "commands", "cli", "__main__",
@@ -26,7 +26,6 @@ UPWARDS = {
     ("train/method.py", "defenses"): "a finished training offers itself as a defence",
     ("train/safevlm.py", "defenses"): "a finished training offers itself as a defence",
     ("train/planning.py", "machine"): "how long a training takes is measured as a sweep's time is",
-    ("stats/choice.py", "locate"): "the folds of probes; they belong into stats/",
     ("models/smol/measure.py", "evaluate"): "how the embedded model answers is measured with the refusal rules",
 }
 """Imports that run upwards all the same, by file and room, and why.  None may be added without a reason."""

@@ -8,13 +8,13 @@ import torch
 from scipy.stats import norm
 
 from lvlm_lens.cli import main
-from lvlm_lens.locate.statistics import auroc
 from lvlm_lens.selftest import load_record, standing, trusted_measures
 from lvlm_lens.selftest.constructed import build, written_directions
 from lvlm_lens.selftest.items import draw_items
 from lvlm_lens.selftest.plan import KINDS, SEPARATIONS, Plan, draw_plan
 from lvlm_lens.selftest.study import TURNS, plans, table, tabulate
 from lvlm_lens.selftest.trial import Ordered, Outcome, Trial, run_trial
+from lvlm_lens.stats.auroc import auroc
 
 EASY = Plan(
     seed=3, kind="all", depth=8, width=56, perceive=2, fuse=4, express=6, move_text=0, move_image=1, harm_from="text",

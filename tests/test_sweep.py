@@ -289,7 +289,7 @@ def test_nan_in_activations_names_block_and_sample(checkpoints, table, tmp_path,
     # past the check at load: the locator's own words name block and sample
     from lvlm_lens import load_dataset
     from lvlm_lens.errors import NumericalError
-    from lvlm_lens.locate.evidence import gather
+    from lvlm_lens.measures.evidence import gather
 
     data = load_dataset(str(table / "data.csv"), root=str(table), id="name", text="question", image="file")[:4]
     with pytest.raises(NumericalError, match=r"block 2 holds NaN.*first: '0-0-open'"):
@@ -312,7 +312,7 @@ def test_out_of_memory_halves_the_batch(table, monkeypatch):
     import torch
 
     from lvlm_lens import load_dataset
-    from lvlm_lens.locate.evidence import gather
+    from lvlm_lens.measures.evidence import gather
 
     data = load_dataset(
         str(table / "data.csv"), root=str(table), id="name", text="question", image="file", label="harmful", group="box"

@@ -13,7 +13,7 @@ from lvlm_lens.causal import patch_grid
 from lvlm_lens.causal.cells import _random_change
 from lvlm_lens.data import Dataset, Pair, Sample
 from lvlm_lens.errors import DataError
-from lvlm_lens.locate.evidence import gather
+from lvlm_lens.measures.evidence import gather
 from lvlm_lens.models.tiny import tiny_model
 from lvlm_lens.stages.patching import behaving_pairs, patch_stage, patching_work, spans_of
 

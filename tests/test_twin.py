@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText
 from lvlm_lens import LVLM, gather
 from lvlm_lens.data import ImageObject, Sample
 from lvlm_lens.errors import ModelError, NumericalError
-from lvlm_lens.locate.study import unembedding_of
+from lvlm_lens.measures.unembedding import unembedding_of
 from lvlm_lens.models import twin as twin_module
 from lvlm_lens.models.tiny import tiny_model
 

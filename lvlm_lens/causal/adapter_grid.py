@@ -33,6 +33,9 @@ from ..data import Pair
 from ..errors import DataError, NumericalError, RunFolderError, SiteError, UsageError, near_matches
 from ..lens import LVLM
 from ..models.batching import in_batches
+from ..stats.choice import fold_curve
+from ..stats.crossfit import Settings, out_of_fold
+from ..stats.resampling import Resampling, group_folds
 from ..storage.commit import write_atomic
 from ..tolerance import allowed, difference
 from .adapter_runs import Runs, compare_with_whole, plain_logits
@@ -55,6 +58,7 @@ _ENDPOINT_PAIRS = 2
 """Pairs on which both ends are held against plain forwards."""
 _MEMBERS = ("refusal", "over_refusal")  # the harmful and the harmless member of a pair
 _BATCH_BYTES = 2**30
+_C, _REPLICATES = 0.01, 1000  # of the probe for harm, as in LinearProbe
 
 
 @dataclass
@@ -473,17 +477,19 @@ def _perception(plan: _Plan, states: np.ndarray, groups: Sequence[str]) -> tuple
     """
     import pandas as pd
 
-    from ..locate.probe import LinearProbe
-
     configs = plan.configs
     columns = ["direction", "site", "block", "span", "auroc", "low", "high", "change", "change_low", "change_high"]
     labels = np.repeat([1, 0], states.shape[2])
-    rows = states.reshape(len(configs), -1, states.shape[-1]).transpose(1, 0, 2)  # [sample, config, d]
+    rows = states.reshape(len(configs), -1, states.shape[-1])  # [config, sample, d]
+    names = np.tile(groups, 2)
     try:
-        probe = LinearProbe(permutations=0, random_state=plan.seed).fit(rows, labels, np.tile(groups, 2))
+        fold = group_folds(labels, names, random_state=plan.seed)
     except DataError as error:
         return pd.DataFrame(columns=columns), str(error)
-    curve, at = probe.curve_, {config: c for c, config in enumerate(configs)}
+    found = [out_of_fold(part, labels[:, None], fold, [_C], Settings())[0][:, 0, 0] for part in rows]
+    weights = Resampling(names, _REPLICATES, plan.seed).weights()
+    curve = fold_curve("perception", range(len(configs)), np.stack(found, 1), labels, fold, weights, ())
+    at = {config: c for c, config in enumerate(configs)}
     assert curve.replicates is not None
     table = []
     for cell in plan.cells:

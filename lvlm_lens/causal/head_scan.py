@@ -3,7 +3,7 @@
 A head is a slice of ``head_dim`` columns of what enters o_proj; it is set to zero at every position, one head a
 forward, and two things are kept: Ships' ``KL(P_base || P_ablated)`` at the last position (arXiv 2410.13708, read in the
 authors' code) and the last-token state after the last block, which SASA's own head score [3P] is made of
-(:mod:`lvlm_lens.locate.head_attribution`).
+(:mod:`lvlm_lens.measures.head_attribution`).
 
 A head of block l changes nothing below l, so each head's run begins at its own block
 (:mod:`lvlm_lens.interventions.rerun`): half the work, and the vision tower runs once.  The first run, of the lowest
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,11 +23,11 @@ from ..activations.features import FeatureCache
 from ..activations.loop import run_batches
 from ..activations.sites import Site
 from ..data import Sample
+from ..errors import UsageError
 from ..interventions.edit import scale
 from ..interventions.recording import record
 from ..interventions.rerun import Reruns
 from ..lens import LVLM
-from ..locate.head_attribution import ships_kl
 from ..models.encode import Encoded
 
 
@@ -86,3 +87,20 @@ def scan_heads(
     ):
         states[rows], kl[rows], ablated[:, :, rows] = state, divergences, others
     return HeadScan(chosen, kl, states, ablated, reruns.reason)
+
+
+def ships_kl(base_logits: Any, ablated_logits: Any) -> np.ndarray:
+    """``KL(p_base || p_ablated)`` in nats for each sample.
+
+    Args:
+        base_logits: ``[sample, vocab]``.
+        ablated_logits: ``[..., sample, vocab]``, e.g. ``[block, head, sample, vocab]``.
+
+    Returns:
+        ``[..., sample]`` float64.
+    """
+    base = torch.log_softmax(torch.as_tensor(base_logits).double(), -1)
+    other = torch.log_softmax(torch.as_tensor(ablated_logits).double(), -1)
+    if base.shape != other.shape[-2:]:
+        raise UsageError(f"base logits {tuple(base.shape)} and ablated logits {tuple(other.shape)} do not match")
+    return (base.exp() * (base - other)).sum(-1).cpu().numpy()

@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
 
         found, table = (result := bench_scale()), scale_table(result)
     else:
-        from ..locate.bench_probe import bench_probe, probe_table
+        from ..bench.probe import bench_probe, probe_table
 
         found, table = (result := bench_probe()), probe_table(result)
     text = json.dumps(found, indent=2)

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from ..locate.statistics import auroc, group_folds
+from ..stats.auroc import auroc
 from ..stats.equivalence import corrected_contest
+from ..stats.resampling import group_folds
 from .tuned import inner_folds, tuned_scores
 
 MARGIN = 0.02

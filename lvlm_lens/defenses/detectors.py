@@ -16,7 +16,8 @@ from ..data import Sample
 from ..data.groups import groups_of
 from ..errors import DataError, UsageError
 from ..lens import LVLM
-from ..locate.statistics import auroc, group_folds
+from ..stats.auroc import auroc
+from ..stats.resampling import group_folds
 from .base import Detector, labelled
 from .probe import LogisticProbe
 from .sasa import extract, out_of_fold

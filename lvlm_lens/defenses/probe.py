@@ -1,6 +1,6 @@
 """The one classifier that defences share: L2 logistic regression, exactly scikit-learn's objective.
 
-A thin face of :mod:`lvlm_lens.locate.logistic`, which solves it in the span of the training rows, so that
+A thin face of :mod:`lvlm_lens.stats.logistic`, which solves it in the span of the training rows, so that
 ten thousand first-token logits cost no more than as many features as there are samples.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ..errors import DataError, NumericalError
-from ..locate.logistic import solve, span
+from ..stats.logistic import solve, span
 
 
 class LogisticProbe:

@@ -36,9 +36,10 @@ from ..errors import DataError, ModelError, UsageError
 from ..interventions.recording import Recording, record
 from ..interventions.rerun import Reruns
 from ..lens import LVLM
-from ..locate.statistics import auroc, group_folds
 from ..models.batching import batches, in_batches
 from ..models.encode import Encoded
+from ..stats.auroc import auroc
+from ..stats.resampling import group_folds
 from ..storage.arrays import load_arrays, save_arrays
 from ..tolerance import BARRED
 from .base import Detector, labelled

@@ -20,9 +20,10 @@ from ..data.groups import groups_of
 from ..interventions.recording import record
 from ..interventions.rerun import Reruns
 from ..lens import LVLM
-from ..locate.statistics import Resampling, auroc, interval, weighted_auroc, weighted_mean
 from ..models.batching import in_batches
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
+from ..stats.auroc import auroc, weighted_auroc
+from ..stats.resampling import Resampling, interval, weighted_mean
 from .projection import Cell, edit
 
 

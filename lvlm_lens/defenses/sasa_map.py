@@ -18,11 +18,12 @@ from ..data import Sample
 from ..data.groups import groups_of
 from ..data.limits import limited_rows
 from ..errors import DataError
-from ..locate.statistics import Resampling, auroc, interval, weighted_auroc
 from ..progress import each
+from ..stats.auroc import auroc, weighted_auroc
 from ..stats.groups import paired_bootstrap
 from ..stats.maxt import attainable, max_t
 from ..stats.paired_auroc import paired_auroc_parts
+from ..stats.resampling import Resampling, interval
 from .projection import CONTROLS, Cell
 from .sasa import Extracted
 from .tuned import coordinates, inner_folds, tuned_scores

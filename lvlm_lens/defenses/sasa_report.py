@@ -25,9 +25,9 @@ from ..errors import DataError, UsageError
 from ..evaluate.cost import Cost, metered
 from ..evaluate.rates import rate
 from ..lens import LVLM
-from ..locate.statistics import Resampling, group_folds
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
 from ..progress import part
+from ..stats.resampling import Resampling, group_folds
 from ..storage.plain import plain
 from .base import threshold_at
 from .contest import MARGIN, REPEATS

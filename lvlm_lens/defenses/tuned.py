@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from ..locate.crossfit import Settings, grid_scores
-from ..locate.statistics import group_folds, weighted_auroc
+from ..stats.auroc import weighted_auroc
+from ..stats.crossfit import Settings, grid_scores
+from ..stats.resampling import group_folds
 from .probe import LogisticProbe
 
 INNER = 4

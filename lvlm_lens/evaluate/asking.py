@@ -13,8 +13,8 @@ from ..data import Sample
 from ..data.limits import limited_rows
 from ..errors import DataError
 from ..lens import LVLM
-from ..locate.statistics import group_folds
 from ..progress import part
+from ..stats.resampling import group_folds
 from .answers import Answer, AnswerLedger, collect_answers
 from .cost import Cost, metered
 

@@ -24,10 +24,11 @@ from ..data.groups import groups_of
 from ..errors import UsageError
 from ..inference import false_discovery
 from ..lens import LVLM
-from ..locate.statistics import Resampling, interval, weighted_auprc, weighted_auroc, weighted_tpr_at_fpr
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
 from ..progress import each, part
+from ..stats.auroc import weighted_auprc, weighted_auroc, weighted_tpr_at_fpr
 from ..stats.groups import paired_test
+from ..stats.resampling import Resampling, interval
 from ..storage.plain import plain
 from .answers import Answer
 from .asking import NONE, Asking

@@ -20,11 +20,12 @@ from ..activations import Activations
 from ..data import Sample
 from ..errors import LensError
 from ..lens import LVLM
-from ..locate.curve import Curve
-from ..locate.evidence import Evidence, gather
-from ..locate.lens_reading import read_lens
-from ..locate.locating import ROLE_NAMES, Located, locate_roles
-from ..locate.probe import LinearProbe
+from ..locate.locating import Located, locate_roles
+from ..measures.evidence import Evidence, gather
+from ..measures.lens_reading import read_lens
+from ..measures.linear_probe import LinearProbe
+from ..measures.spec import ROLE_NAMES
+from ..stats.curve import Curve
 
 
 class Inside(Protocol):

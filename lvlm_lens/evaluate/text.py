@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..locate.locating import ROLE_NAMES
+from ..measures.spec import ROLE_NAMES
 
 if TYPE_CHECKING:
     from .evaluation import EvaluationResult

@@ -1,6 +1,6 @@
-"""Locating: measures, nulls and baselines, and the roles that curves show.
+"""Locating: the roles that curves show, their order, how far the measures agree, and how robust they are.
 
-One file a measure, with its estimator; the registries are ``MEASURES`` of :mod:`.measures` here and of
-``causal/measures.py`` for those that edit the model.  :mod:`.locating` reads the roles off the curves.  Imports
-``activations``, ``models``, ``data`` and ``stats``.  ``check_measure`` proves one more measure.
+:mod:`.locating` measures the three headline curves and reads the roles off them, :mod:`.findings` asks any measure of
+:mod:`lvlm_lens.measures` and forms the consensus.  Imports ``measures`` and what lies below.  One more measure is a
+file there; one more rule for reading a curve is a function of :mod:`.roles`, proved by ``tests/test_locate_roles.py``.
 """

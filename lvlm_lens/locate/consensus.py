@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError, UsageError
-from .curve import Curve
+from ..stats.curve import Curve
 from .roles import PLATEAU, Role, find_role, floor_of, onsets
 
 

@@ -21,7 +21,6 @@ decides no role.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -30,21 +29,20 @@ import numpy as np
 
 from ..data import Sample
 from ..errors import DataError
-from ..inference import wilson_bounds
-from ..progress import each, part
-from ..stats.groups import sample_words, share_excess, share_interval
+from ..measures.evidence import Evidence
+from ..measures.items import check_labels, group_names, harm_labels, joint_items
+from ..measures.joint_probe import joint_curve
+from ..measures.lens_log_odds import expression_curve
+from ..measures.linear_probe import LinearProbe, probed
+from ..measures.spec import ROLE_NAMES
+from ..progress import part
+from ..stats.curve import Curve, curve_from_draws
+from ..stats.groups import share_excess, share_interval
 from ..stats.onset import rises
-from ..stats.strength import measure_scalar_strength, measure_strength
+from ..stats.resampling import Resampling, weighted_mean
+from ..stats.strength import measure_strength
 from ..stats.threshold import FALSE_POSITIVES, above_threshold
-from .blocks import as_blocks
-from .curve import Curve, curve_from_draws
-from .evidence import Evidence
-from .nuisance import nuisance_features
-from .probe import LinearProbe, fold_curve
 from .roles import REQUIRED, LayerRoles, Role, find_role, order_test
-from .statistics import Resampling, permute_labels, weighted_auroc, weighted_mean
-
-ROLE_NAMES = ("perception", "semantics", "expression")
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Located:
     """What :func:`locate_roles` returns.
 
     Attributes:
-        curves: :class:`~lvlm_lens.locate.curve.Curve` by name.
+        curves: :class:`~lvlm_lens.stats.curve.Curve` by name.
         roles: :class:`~lvlm_lens.locate.roles.LayerRoles`.
         order_test: which of perception and semantics begins first, blind to their strengths
             (:func:`~lvlm_lens.locate.roles.order_test`).
@@ -76,53 +74,6 @@ class Located:
     notes: tuple[str, ...] = ()
 
 
-def harm_labels(samples: Sequence[Sample]) -> np.ndarray:
-    """Joint labels as 1 (unsafe), 0 (safe), -1 (unknown), int64 ``[n]``."""
-    return np.asarray([-1 if sample.harmful is None else sample.harmful for sample in samples], dtype=np.int64)
-
-
-def group_names(samples: Sequence[Sample]) -> np.ndarray:
-    """Group of each sample; a sample without one is its own group."""
-    return np.asarray([sample.group or f"id:{sample.id}" for sample in samples])
-
-
-def joint_items(samples: Sequence[Sample]) -> np.ndarray:
-    """Items whose harm neither words nor picture tell alone, bool ``[n]``: those that semantics is measured on.
-
-    An item with a picture counts where both its picture and its words are labelled safe, or where it stands in a
-    matched pair (a harmful and a harmless item that share the words or the picture) and neither part is labelled
-    unsafe.  A pair rules out one modality only; the other one is ruled out by its baseline, which has to be beaten.
-    An item that has nothing but a joint label does not count: a probe over such items is the perception probe again.
-    """
-    by_id = {sample.id: sample for sample in samples}
-    paired: set[str] = set()
-    for sample in samples:
-        other = by_id.get(sample.counterfactual or "")
-        if other is None or {sample.harmful, other.harmful} != {0, 1}:
-            continue
-        if sample.text == other.text or sample.images == other.images:
-            paired |= {sample.id, other.id}
-
-    def counts(sample: Sample) -> bool:
-        labels = {sample.label_image, sample.label_text}
-        return bool(sample.images) and (labels == {"safe"} or (sample.id in paired and "unsafe" not in labels))
-
-    return np.asarray([counts(sample) for sample in samples], dtype=bool)
-
-
-def _why_no_joint_items(samples: Sequence[Sample]) -> str:
-    """What the data lack for semantics, with the columns that would make it possible."""
-    if not any(sample.images for sample in samples):
-        return "no item has a picture, so nothing needs picture and words together"
-    if all(sample.label_image == "unknown" or sample.label_text == "unknown" for sample in samples):
-        return (
-            "nothing says which items need picture and words together; give a label of the picture and one of the "
-            "words (columns label_image and label_text), or matched pairs (column counterfactual: the id of the item "
-            "that shares the words or the picture and has the other label)"
-        )
-    return "in every item the picture or the words are unsafe by themselves; add items that are unsafe only together"
-
-
 def locate_roles(
     evidence: Evidence,
     twin: Evidence | None = None,
@@ -134,7 +85,7 @@ def locate_roles(
     """Measure the three curves and read the roles off them.
 
     Args:
-        evidence: of the model, from :func:`~lvlm_lens.locate.evidence.gather`.
+        evidence: of the model, from :func:`~lvlm_lens.measures.evidence.gather`.
         twin: of its random-weight twin on the same samples; without it every role says that it was not
             compared.
         labels: 1, 0 or -1 a sample instead of the joint labels (shuffled ones, for a check).
@@ -147,7 +98,7 @@ def locate_roles(
     labels = harm_labels(evidence.samples) if labels is None else np.asarray(labels)
     known = labels >= 0
     notes = [] if known.all() else [f"{int((~known).sum())} items without a joint label were left out of the curves"]
-    _check_labels(labels[known])
+    check_labels(labels[known])
     if twin is not None:
         twin = _same_samples(twin, evidence)
     settings = (probe or LinearProbe()).get_params()
@@ -157,12 +108,12 @@ def locate_roles(
     y, groups = labels[known], group_names(used.samples)
 
     with part(0.0, 0.45, "perception"):
-        perception, perception_probe = _probed("perception", used, used_twin, y, groups, settings)
+        perception, perception_probe = probed("perception", used, used_twin, y, groups, settings)
     both = joint_items(used.samples)
     with part(0.45, 0.85, "semantics"):
-        semantics, semantics_probe, why = _semantics(used, used_twin, y, groups, both, settings)
+        semantics, semantics_probe, why = joint_curve(used, used_twin, y, groups, both, settings)
     with part(0.85, 0.92, "expression"):
-        expression = _expression(used, used_twin, y, groups, perception_probe.fold_, settings)
+        expression = expression_curve(used, used_twin, y, groups, perception_probe.fold_, settings)
     with part(0.92, 1.0, "onsets"):
         fold = perception_probe.fold_
         perception, semantics = _with_rises(perception, semantics, used, y, groups, both, fold, settings)
@@ -203,16 +154,6 @@ def locate_roles(
     )
 
 
-def _check_labels(labels: np.ndarray) -> None:
-    counts = Counter(labels.tolist())
-    if len(counts) < 2:
-        only = {0: "safe", 1: "unsafe"}.get(next(iter(counts), -1), "unknown")
-        raise DataError(
-            f"all {len(labels)} labelled items are {only}; locating needs harmful and harmless items "
-            "(give a label column, or add a contrast set)"
-        )
-
-
 def _same_samples(twin: Evidence, evidence: Evidence) -> Evidence:
     """The twin's rows in the order of the model's samples."""
     at = {sample.id: row for row, sample in enumerate(twin.samples)}
@@ -220,47 +161,6 @@ def _same_samples(twin: Evidence, evidence: Evidence) -> Evidence:
     if missing:
         raise DataError(f"the twin was not run on {len(missing)} samples, e.g. {missing[0]!r}")
     return twin.rows([at[sample.id] for sample in evidence.samples])
-
-
-def text_features(samples: Sequence[Sample]) -> np.ndarray:
-    """TF-IDF of words and word pairs of the users' words, float32 ``[n, features]``: the text-only baseline."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), max_features=4000, sublinear_tf=True)
-    texts = [sample.text for sample in samples]
-    try:
-        return vectorizer.fit_transform(texts).toarray().astype(np.float32)
-    except ValueError:  # no word of two letters anywhere: characters instead
-        return TfidfVectorizer(analyzer="char", ngram_range=(1, 3)).fit_transform(texts).toarray().astype(np.float32)
-
-
-def baseline_features(evidence: Evidence) -> dict[str, np.ndarray]:
-    """Features of the unimodal and input baselines; a picture's features are zero where there is none."""
-    features = {
-        "text_only": text_features(evidence.samples),
-        "nuisance": nuisance_features(evidence.samples, evidence.tokens),
-        "input_embedding": evidence.embedding,
-    }
-    if evidence.image is not None and np.isfinite(evidence.image).any():
-        features["image_only"] = np.nan_to_num(evidence.image, nan=0.0)
-    return features
-
-
-def _probed(
-    name: str, evidence: Evidence, twin: Evidence | None, y: np.ndarray, groups: np.ndarray, settings: dict[str, Any]
-) -> tuple[Curve, LinearProbe]:
-    with part(0.0, 0.5):
-        fitted = LinearProbe(**settings).fit(evidence, y, groups, name)
-    curve = fitted.curve_
-    with part(0.5, 0.8, "baselines"):
-        features = baseline_features(evidence)
-        for key in each(list(features)):
-            curve = curve.with_baseline(key, fitted.baseline(features[key]))
-    if twin is not None:
-        with part(0.8, 1.0, "twin"):
-            other = LinearProbe(**{**settings, "permutations": 0}).fit(twin, y, groups, fold=fitted.fold_)
-        curve = curve.with_baseline("random_twin", other.curve_)
-    return replace(curve, meta={**curve.meta, "depth": evidence.depth, "sample": sample_words(y, groups)}), fitted
 
 
 def _with_rises(
@@ -281,91 +181,6 @@ def _with_rises(
     seed = settings["random_state"]
     found = rises(measure_strength(rows, signs, groups, fold, kinds, seed), seed=seed)
     return replace(perception, rise=found[0]), None if semantics is None else replace(semantics, rise=found[1])
-
-
-def _semantics(
-    evidence: Evidence,
-    twin: Evidence | None,
-    y: np.ndarray,
-    groups: np.ndarray,
-    both: np.ndarray,
-    settings: dict[str, Any],
-) -> tuple[Curve | None, LinearProbe | None, str]:
-    """The joint-concept curve, or why there is none."""
-    if not both.any():
-        return None, None, _why_no_joint_items(evidence.samples)
-    try:
-        _check_labels(y[both])
-        curve, fitted = _probed(
-            "semantics", evidence.rows(both), None if twin is None else twin.rows(both), y[both], groups[both], settings
-        )
-    except DataError as error:
-        return None, None, f"the joint concept cannot be measured: {error}"
-    return curve, fitted, ""
-
-
-def with_rise(
-    curve: Curve, activations: Any, labels: np.ndarray, groups: np.ndarray, fold: np.ndarray, seed: int
-) -> Curve:
-    """A probe's curve with its onsets; ``activations [n, block, d]``, or what :func:`~.blocks.as_blocks` takes."""
-    source = as_blocks(activations)
-    sign = np.where(np.asarray(labels) > 0, 1, -1)
-    strength = measure_strength((source.block(block) for block in source.blocks), sign, groups, fold, seed=seed)
-    return replace(curve, rise=rises(strength, seed=seed)[0])
-
-
-def lens_curve(
-    scores: np.ndarray,
-    blocks: Sequence[int],
-    y: np.ndarray,
-    groups: np.ndarray,
-    fold: np.ndarray,
-    settings: Mapping[str, Any],
-    null: bool = True,
-) -> Curve:
-    """AUROC by block of scores ``[n, block]`` that need no training, with its best value and its onsets.
-
-    Pairs are compared across folds; the folds serve the choice of a block only.
-    """
-    seed = settings["random_state"]
-    weights = Resampling(groups, settings["replicates"], seed).weights()
-    shuffles = list(permute_labels(y, groups, settings["permutations"], seed + 1)) if null else []
-    curve = curve_from_draws(
-        "expression",
-        blocks,
-        weighted_auroc(scores, y)[0],
-        weighted_auroc(scores, y, weights),
-        np.stack([weighted_auroc(scores, row)[0] for row in shuffles]) if null else None,
-        unit="AUROC",
-        n=len(y),
-        meta={"measure": "lens_refusal_log_odds", "sample": sample_words(y, groups)},
-    )
-    inside = fold_curve("", blocks, scores, y, fold, weights, [(scores, row) for row in shuffles])
-    strength = measure_scalar_strength(scores, y > 0, groups, seed)
-    return replace(curve, best=inside.best, rise=rises(strength, seed=seed)[0])
-
-
-def _expression(
-    evidence: Evidence,
-    twin: Evidence | None,
-    y: np.ndarray,
-    groups: np.ndarray,
-    fold: np.ndarray,
-    settings: dict[str, Any],
-) -> Curve:
-    """AUROC of the lens's refusal log-odds, by block."""
-
-    curve = lens_curve(evidence.lens_log_odds, evidence.blocks, y, groups, fold, settings)
-    curve = replace(curve, meta={**curve.meta, "depth": evidence.depth, "refusal_ids": list(evidence.refusal_ids)})
-    settings = {**settings, "permutations": 0}
-    length = LinearProbe(**settings).fit(nuisance_features(evidence.samples, evidence.tokens), y, groups, fold=fold)
-    plain = length.curve_
-    curve = curve.with_baseline("nuisance", float(plain.value[0]), float(plain.low[0]), float(plain.high[0]))
-    if twin is None:
-        return curve
-    return curve.with_baseline(
-        "random_twin", lens_curve(twin.lens_log_odds, twin.blocks, y, groups, fold, settings, null=False)
-    )
 
 
 def _agreement(evidence: Evidence, groups: np.ndarray, settings: dict[str, Any]) -> Curve:
@@ -392,14 +207,6 @@ def _agreement(evidence: Evidence, groups: np.ndarray, settings: dict[str, Any])
 
 def _not_found(roles: Mapping[str, Role]) -> str:
     return " and ".join(name for name in ("perception", "semantics") if not roles[name].found) + " not found"
-
-
-def share(count: int, total: int) -> dict[str, float | int | None]:
-    """A proportion with its Wilson 95 % interval (``None`` where there is nothing to count)."""
-    if not total:
-        return {"count": 0, "n": 0, "value": None, "low": None, "high": None}
-    low, high = wilson_bounds(count, total)
-    return {"count": count, "n": total, "value": count / total, "low": low, "high": high}
 
 
 def perceived_note(perception: Role) -> str:

@@ -2,7 +2,7 @@
 
 A robustness table measures one role again under each variant of each factor (sample, seed, position, template,
 pooling ...) and compares onset and interval with the reference.  Variants are given as functions that return a
-:class:`~lvlm_lens.locate.curve.Curve`, so nothing here knows about models; :func:`sample_and_seed` makes those that
+:class:`~lvlm_lens.stats.curve.Curve`, so nothing here knows about models; :func:`sample_and_seed` makes those that
 need only the arrays.
 """
 
@@ -16,9 +16,9 @@ import pandas as pd
 
 from ..depth import relative_depth
 from ..errors import LensError
-from .blocks import SelectedBlocks
-from .curve import Curve
-from .geometry import half_samples
+from ..measures.blocks import SelectedBlocks
+from ..stats.curve import Curve
+from ..stats.resampling import half_samples
 from .roles import Role, find_role
 
 Variants = Mapping[str, Mapping[str, Callable[[], Curve]]]

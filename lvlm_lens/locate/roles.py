@@ -41,8 +41,8 @@ import numpy as np
 
 from ..errors import DataError, UsageError
 from ..stats.choice import simultaneous_band
+from ..stats.curve import Curve
 from ..stats.onset import HEIGHTS, LEVEL, order_of, order_words
-from .curve import Curve
 
 REQUIRED = {
     "perception": ("text_only", "image_only", "nuisance", "input_embedding", "random_twin"),

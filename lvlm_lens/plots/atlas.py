@@ -13,8 +13,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..locate.curve import Curve
 from ..locate.roles import LayerRoles, Role
+from ..stats.curve import Curve
 from .theme import BASELINE_TITLES, PAGE, ROLE_COLOURS, ROLE_INK, ROLE_TITLES, block_axis, new_figure, theme
 
 _ORDER = ("perception", "semantics", "expression")

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..depth import relative_depth
-from ..locate.curve import Curve
 from ..locate.roles import LayerRoles
+from ..stats.curve import Curve
 from .theme import NEUTRAL, PAGE, ROLE_COLOURS, ROLE_INK, ROLE_TITLES, new_figure, theme
 
 _ORDER = ("perception", "semantics", "expression")

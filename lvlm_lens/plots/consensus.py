@@ -15,8 +15,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..locate.consensus import ConsensusRole
-from ..locate.curve import Curve
 from ..locate.roles import floor_of
+from ..stats.curve import Curve
 from .theme import NEUTRAL, PAGE, ROLE_COLOURS, ROLE_TITLES, block_axis, new_figure, theme
 
 _ORDER = ("perception", "semantics", "expression")

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..locate.curve import Curve
 from ..locate.roles import Role
+from ..stats.curve import Curve
 from .theme import (
     BASELINE_COLOURS,
     BASELINE_TITLES,

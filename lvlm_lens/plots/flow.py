@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
-from ..locate.curve import Curve
+from ..stats.curve import Curve
 from .theme import NEUTRAL, PAGE, block_axis, new_figure, theme
 
 _COLOURS = ("#0072B2", "#E69F00", "#009E73")

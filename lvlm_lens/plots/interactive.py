@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ..locate.curve import Curve
 from ..locate.roles import LayerRoles
+from ..stats.curve import Curve
 from .theme import BASELINE_COLOURS, BASELINE_TITLES, NEUTRAL, ROLE_COLOURS, ROLE_TITLES
 
 

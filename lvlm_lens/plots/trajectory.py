@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ..locate.curve import Curve
+from ..stats.curve import Curve
 from .theme import NEUTRAL, PAGE, SAFE, UNSAFE, block_axis, new_figure, theme
 
 

@@ -15,8 +15,8 @@ from ..defenses.detectors import FirstTokenProbe
 from ..defenses.probe import LogisticProbe
 from ..defenses.sasa_report import parts_of
 from ..evaluate.rates import rate
-from ..locate.evidence import gather
-from ..locate.locating import baseline_features
+from ..measures.baselines import baseline_features
+from ..measures.evidence import gather
 from .context import Context, Material
 from .cost import Pass, Shape, published_items
 from .hiddendetect import area

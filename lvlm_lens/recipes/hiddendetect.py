@@ -13,9 +13,10 @@ from ..data import Dataset, Sample
 from ..data.groups import groups_of
 from ..defenses.hiddendetect import HiddenDetect
 from ..defenses.sasa_report import parts_of
-from ..locate.curve import Curve, curve_from_draws
-from ..locate.statistics import Resampling, auroc, interval, permute_labels, weighted_auroc
 from ..plots.curves import plot_curve
+from ..stats.auroc import auroc, weighted_auroc
+from ..stats.curve import Curve, curve_from_draws
+from ..stats.resampling import Resampling, interval, permute_labels
 from .context import Context, Material
 from .cost import Pass, Shape, published_items
 from .recipe import Effect, Outcome, Published, Recipe, Row, SetUse

@@ -14,9 +14,9 @@ from ..data.groups import groups_of
 from ..errors import DataError
 from ..evaluate.refusal import refusal_rule
 from ..evaluate.utility import is_correct
-from ..locate.curve import curve_from_draws
-from ..locate.statistics import Resampling, interval, weighted_mean
 from ..plots.curves import plot_curve
+from ..stats.curve import curve_from_draws
+from ..stats.resampling import Resampling, interval, weighted_mean
 from .context import Context, Material
 from .cost import Pass, Shape
 from .recipe import Effect, Outcome, Recipe, Row, SetUse

@@ -14,7 +14,7 @@ from ..data.groups import groups_of
 from ..errors import DataError
 from ..evaluate.refusal import refusal_rule
 from ..evaluate.scorers import score_mmsafeaware
-from ..locate.statistics import Resampling, interval, weighted_mean
+from ..stats.resampling import Resampling, interval, weighted_mean
 from .context import Context, Material
 from .cost import Pass, Shape, published_items
 from .recipe import Effect, Outcome, Published, Recipe, SetUse, rate_row

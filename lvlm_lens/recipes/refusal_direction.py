@@ -15,7 +15,7 @@ from ..causal.refusal_direction import candidate_directions, select_refusal_dire
 from ..data import Dataset, Sample
 from ..data.groups import groups_of
 from ..defenses.sasa_report import parts_of
-from ..locate.statistics import group_folds
+from ..stats.resampling import group_folds
 from .context import Context, Material
 from .cost import Pass, Shape
 from .recipe import Outcome, Published, Recipe, Row, SetUse, paired_effect

@@ -11,11 +11,11 @@ import numpy as np
 from ..causal.scaled_blocks import sharpen_range
 from ..data import Dataset
 from ..evaluate.rates import wilson
-from ..locate.angular_gap import AngularGap
-from ..locate.evidence import gather
-from ..locate.locating import group_names, harm_labels
-from ..locate.statistics import interval
+from ..measures.angular_gap import AngularGap
+from ..measures.evidence import gather
+from ..measures.items import group_names, harm_labels
 from ..plots.curves import plot_curve
+from ..stats.resampling import interval
 from .context import Context, Material
 from .cost import Pass, Shape, published_items
 from .recipe import Effect, Outcome, Published, Recipe, Row, SetUse, rate_row

@@ -18,8 +18,8 @@ import numpy as np
 
 from ..depth import relative_depth
 from ..errors import LensError
-from ..locate.statistics import permute_labels
 from ..progress import each, stage
+from ..stats.resampling import permute_labels
 from .procedure import Found, Procedure
 from .readings import Readings
 

@@ -28,8 +28,8 @@ import numpy as np
 
 from ..data import Pair
 from ..errors import UsageError
-from ..locate.evidence import gather
-from ..locate.locating import share
+from ..inference import share
+from ..measures.evidence import gather
 from ..selftest.constructed import build
 from ..selftest.items import draw_items
 from ..selftest.plan import SEPARATIONS, Plan, draw_plan

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import DataError
-from ..locate.angular_gap import AngularGap
-from ..locate.blocks import ArrayBlocks
-from ..locate.statistics import weighted_auroc
+from ..measures.angular_gap import AngularGap
+from ..measures.blocks import ArrayBlocks
+from ..stats.auroc import weighted_auroc
 from .procedure import NOTHING, Found, longest_run, span
 from .readings import Readings
 

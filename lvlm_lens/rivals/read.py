@@ -21,12 +21,12 @@ from ..defenses.sasa import out_of_fold
 from ..defenses.shiftdc import ShiftDC
 from ..errors import DataError, LensError
 from ..lens import LVLM
-from ..locate.evidence import Evidence
-from ..locate.locating import group_names, harm_labels, joint_items
-from ..locate.refusal_lens import RefusalLens
-from ..locate.statistics import group_folds
-from ..locate.study import unembedding_of
+from ..measures.evidence import Evidence
+from ..measures.items import group_names, harm_labels, joint_items
+from ..measures.refusal_lens import RefusalLens
+from ..measures.unembedding import unembedding_of
 from ..progress import stage
+from ..stats.resampling import group_folds
 from ..storage.arrays import load_arrays, save_arrays
 from .readings import Readings
 
@@ -48,7 +48,7 @@ def read_all(
 
     Args:
         model: the model.
-        evidence: its evidence at the last prompt token, all blocks (:func:`~lvlm_lens.locate.evidence.gather`).
+        evidence: its evidence at the last prompt token, all blocks (:func:`~lvlm_lens.measures.evidence.gather`).
         pairs: matched pairs, ``clean`` the harmful member; those that behave differently are patched.
         folder: where finished parts are kept; ``None`` keeps nothing.
         batch_size: rows per forward.

@@ -22,7 +22,7 @@ class Readings:
 
     Attributes:
         labels: int64 ``[n]``, 1 harmful; groups: ``[n]``; joint: bool ``[n]``, items whose harm neither words nor
-            picture tell alone (:func:`~lvlm_lens.locate.locating.joint_items`).
+            picture tell alone (:func:`~lvlm_lens.measures.items.joint_items`).
         blocks: block numbers; depth: blocks of the model; pictures: whether any item shows one.
         refusal_ids: token ids.
         last: float32 ``[n, B, d]`` resid_post at the last prompt token; mean: the same averaged over the prompt.

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import DataError
-from ..locate.blocks import ArrayBlocks
-from ..locate.probe import LinearProbe
 from ..locate.roles import find_role
+from ..measures.blocks import ArrayBlocks
+from ..measures.linear_probe import LinearProbe
 from .procedure import Found
 from .readings import Readings
 

@@ -14,18 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from ..locate.angular_gap import AngularGap
-from ..locate.concept_probe import ConceptProbe
-from ..locate.curve import Curve
-from ..locate.difference_consistency import DifferenceConsistency
-from ..locate.evidence import Evidence
-from ..locate.geometry import LabelCKA
-from ..locate.locating import group_names, harm_labels
-from ..locate.mean_difference import MeanDifference
-from ..locate.measure import Measure
-from ..locate.refusal_lens import RefusalLens
-from ..locate.trajectory import Trajectory
-from ..locate.unembedding import Unembedding
+from ..measures.angular_gap import AngularGap
+from ..measures.concept_probe import ConceptProbe
+from ..measures.difference_consistency import DifferenceConsistency
+from ..measures.evidence import Evidence
+from ..measures.items import group_names, harm_labels
+from ..measures.label_cka import LabelCKA
+from ..measures.mean_difference import MeanDifference
+from ..measures.measure import Measure
+from ..measures.refusal_lens import RefusalLens
+from ..measures.trajectory import Trajectory
+from ..measures.unembedding import Unembedding
+from ..stats.curve import Curve
 from .plan import Plan
 
 

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..errors import UsageError
-from ..locate.locating import share
+from ..inference import share
 from .plan import Plan, draw_plan
 from .trial import Ordered, Outcome, Trial, error, inside, mean, run_trial, width
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..locate.curve import Curve
-from ..locate.evidence import gather
 from ..locate.locating import locate_roles
-from ..locate.probe import LinearProbe
 from ..locate.roles import Role, find_role
-from ..locate.study import unembedding_of
+from ..measures.evidence import gather
+from ..measures.linear_probe import LinearProbe
+from ..measures.unembedding import unembedding_of
+from ..stats.curve import Curve
 from .constructed import build
 from .items import draw_items
 from .measures import Readings, other_curves, truths

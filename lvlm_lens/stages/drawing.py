@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ..lens import LVLM
-from ..locate.curve import Curve
-from ..locate.evidence import Evidence
-from ..locate.locating import Located, harm_labels, perceived_note
-from .measuring import HEADLINES, Findings
+from ..locate.locating import Located, perceived_note
+from ..measures.evidence import Evidence
+from ..measures.items import harm_labels
+from ..measures.spec import HEADLINES
+from ..stats.curve import Curve
+from .findings import Findings
 from .work import Work
 
 Tell = Callable[[str, int, int], None]

@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..causal import PatchGrid
-from ..data import Dataset
 from ..defenses.sasa_report import SASAReport
 from ..evaluate.evaluation import EvaluationResult
-from ..lens import LVLM
-
-Tell = Callable[[str, int, int], None]
-"""Called with (stage, done, in all)."""
 
 
-def draw_grid(folder: Path, model: LVLM, data: Dataset, grid: PatchGrid, tell: Tell) -> list[dict[str, str]]:
-    """The patch grid, also as a page; single image tokens over the pictures of three pairs where they make a square."""
+def draw_grid(
+    folder: Path, n_blocks: int, grid: PatchGrid, pictures: Sequence[tuple[Any, Any, Any, str]]
+) -> list[dict[str, str]]:
+    """The patch grid, also as a page, and single image tokens over pictures.
+
+    Args:
+        folder: where figures go.
+        n_blocks: depth of the model.
+        grid: to draw.
+        pictures: pairs of pictures, the effect of each token ``[block, side, side]``, and a caption; may be empty.
+    """
     from ..plots.interactive import save_interactive
     from ..plots.patching import plot_patch_grid, plot_patches_on_picture
     from ..plots.patching_interactive import interactive_patch_grid
-    from .patching import picture_effects
 
     caption = (
         f"Patching what enters each block in {len(grid.pairs)} matched pairs, by block and position, both ways; "
         "greyed cells do not survive the false-discovery control."
     )
-    drawn = [("patching", caption, plot_patch_grid(grid, model.n_blocks))]
-    pictures = picture_effects(model, data, grid, folder / "patch_tokens", tell)
+    drawn = [("patching", caption, plot_patch_grid(grid, n_blocks))]
     if pictures:
         places = telling_blocks([effect for _, _, effect, _ in pictures])
         shown = [grid.blocks[at] for at in places]

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from .measuring import Findings
+from .findings import Findings
 
 
 def draw_measures(folder: Path, n_blocks: int, findings: Findings) -> list[dict[str, str]]:

@@ -15,8 +15,9 @@ import numpy as np
 from ..data import Sample
 from ..errors import LensError
 from ..lens import LVLM
-from ..locate.evidence import Evidence
-from ..locate.locating import Located, harm_labels
+from ..locate.locating import Located
+from ..measures.evidence import Evidence
+from ..measures.items import harm_labels
 from ..plots.strip import aligned_planes
 
 SCHEMA = "lvlm-lens/explore/1"

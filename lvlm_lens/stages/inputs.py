@@ -17,8 +17,8 @@ from ..data.matching import balanced
 from ..data.registry import load_dataset
 from ..errors import DataError, LensError, context
 from ..lens import LVLM
-from ..locate.locating import harm_labels
-from ..locate.nuisance import nuisance_features
+from ..measures.items import harm_labels
+from ..measures.nuisance import nuisance_features
 from ..provenance import dataset_hash
 from ..storage.runfolder import RunFolder
 

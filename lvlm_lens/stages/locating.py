@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..locate.locating import locate_roles, perceived_note
-from ..locate.probe import LinearProbe
 from ..locate.roles import LayerRoles
+from ..measures.linear_probe import LinearProbe
 from ..progress import stage
 from ..storage.commit import write_atomic
 from ..storage.plain import plain

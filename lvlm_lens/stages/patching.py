@@ -22,7 +22,7 @@ from ..config import SweepConfig
 from ..data import Dataset, Pair
 from ..errors import DataError, LensError, context
 from ..lens import LVLM
-from ..locate.evidence import Evidence
+from ..measures.evidence import Evidence
 from ..progress import stage
 from ..storage.plain import plain
 from .drawing_causal import draw_grid
@@ -175,7 +175,7 @@ def patch_stage(
 
 
 def picture_effects(
-    model: LVLM, data: Dataset, grid: PatchGrid, folder: Path, tell: Tell, most: int = 3
+    model: LVLM, data: Dataset, grid: PatchGrid, folder: Path, most: int = 3
 ) -> list[tuple[Any, Any, Any, str]]:
     """Denoising of single image tokens on a few pairs: where in the picture the difference sits.
 
@@ -243,7 +243,10 @@ class Patching(Stage):
     def figures(self, run: Run) -> list[dict[str, str]]:
         """The grid, and single image tokens over three pictures."""
         grid = run.found.get(self.name)
-        return [] if grid is None else draw_grid(run.folder, run.model, run.data, grid, run.progress)
+        if grid is None:
+            return []
+        pictures = picture_effects(run.model, run.data, grid, run.folder / "patch_tokens")
+        return draw_grid(run.folder, run.model.n_blocks, grid, pictures)
 
     def summary(self, record: Mapping[str, Any]) -> list[Block]:
         """The strongest cell of each direction."""

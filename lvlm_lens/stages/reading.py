@@ -13,15 +13,15 @@ from ..config import SweepConfig, parse_blocks
 from ..data import Dataset, Sample
 from ..errors import DataError, LensError, ModelError, context
 from ..lens import LVLM
-from ..locate.evidence import Evidence, gather
-from ..locate.locating import group_names, harm_labels, quadrant_table
-from ..locate.probe import LinearProbe
-from ..locate.unembedding import Unembedding
+from ..locate.locating import quadrant_table
+from ..measures.evidence import Evidence, gather
+from ..measures.items import group_names, harm_labels
+from ..measures.linear_probe import LinearProbe
+from ..measures.unembedding import Unembedding, twin_lens
 from ..models.loading import BACKBONES
 from ..progress import each
 from ..stats.threshold import above_threshold
 from ..storage.commit import write_atomic
-from .measuring import twin_lens
 from .stage import Plan, Run, Stage
 from .work import Work
 
@@ -79,7 +79,7 @@ def gather_resumable(
     on_error: Callable[[Sample, LensError], None],
     progress: Progress = lambda done, total: None,
 ) -> Evidence:
-    """:func:`~lvlm_lens.locate.evidence.gather` in shards that stay in the run folder."""
+    """:func:`~lvlm_lens.measures.evidence.gather` in shards that stay in the run folder."""
     folder.mkdir(parents=True, exist_ok=True)
     shards: list[Evidence] = []
     reasons: list[str] = []

@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 
 from ..errors import LensError
-from ..locate.blocks import as_blocks
-from ..locate.curve import Curve
 from ..locate.elsewhere import Reading, read_elsewhere
-from ..locate.locating import joint_items, lens_curve, with_rise
-from ..locate.probe import LinearProbe
 from ..locate.robustness import fewer_items, robustness_table, sample_and_seed, summary
-from ..locate.statistics import group_folds
-from ..locate.study import Study
+from ..measures.blocks import as_blocks
+from ..measures.items import joint_items
+from ..measures.lens_log_odds import lens_curve
+from ..measures.linear_probe import LinearProbe, with_rise
+from ..measures.study import Study
+from ..stats.curve import Curve
+from ..stats.resampling import group_folds
 
 MOST = 300
 """Items that are read again."""

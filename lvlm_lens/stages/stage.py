@@ -23,9 +23,9 @@ from ..config import SweepConfig
 from ..data import Dataset, Pair, Sample
 from ..errors import NumericalError
 from ..lens import LVLM
-from ..locate.curve import Curve
-from ..locate.locating import joint_items
+from ..measures.items import joint_items
 from ..models.loading import BACKBONES
+from ..stats.curve import Curve
 from .inputs import without_broken
 from .summary import Block
 from .work import Work

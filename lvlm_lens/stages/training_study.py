@@ -24,10 +24,10 @@ from ..evaluate.evaluation import NONE, evaluate
 from ..evaluate.refusal import refusal_rule
 from ..evaluate.utility import is_correct
 from ..lens import LVLM
-from ..locate.evidence import gather
 from ..locate.locating import locate_roles
-from ..locate.probe import LinearProbe
 from ..locate.roles import LayerRoles
+from ..measures.evidence import gather
+from ..measures.linear_probe import LinearProbe
 from ..plots.theme import save_figure
 from ..plots.training import study_figure
 from ..stats.groups import share_interval

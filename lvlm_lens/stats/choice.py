@@ -4,14 +4,22 @@
 is read there.  The mean over folds is what such a choice gives on items that had no part in it.  (The largest of many
 values is above every one of them in expectation: with 30 equal blocks and 100 items an AUROC of .70 is printed as .81.)
 
+:func:`fold_curve` is the curve of scores that were read within folds, with this value beside it.
+
 *A simultaneous band* is for curves without folds: it holds the whole curve at once, so also the best block.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+
+from .auroc import weighted_auroc
+from .curve import Best, Curve, curve_from_draws
+from .resampling import interval
 
 
 def fold_aurocs(
@@ -25,8 +33,6 @@ def fold_aurocs(
 
     A fold that holds one class only has NaN and no pairs.
     """
-    from ..locate.statistics import weighted_auroc
-
     scores, labels = np.asarray(scores, dtype=np.float64), np.asarray(labels).astype(bool)
     weights = np.ones((1, len(labels))) if weights is None else np.asarray(weights, dtype=np.float64)
     values, pairs = [], []
@@ -66,3 +72,50 @@ def simultaneous_band(value: Any, replicates: Any, confidence: float = 0.95) -> 
         apart = np.abs(drawn - value) / np.where(spread > 0, spread, np.nan)
     reach = float(np.quantile(np.nan_to_num(apart).max(1), confidence))
     return value - reach * spread, value + reach * spread
+
+
+def fold_curve(
+    name: str,
+    blocks: Sequence[int],
+    scores: np.ndarray,
+    labels: np.ndarray,
+    fold: np.ndarray,
+    weights: np.ndarray | None,
+    null: Sequence[tuple[np.ndarray, np.ndarray]],
+    confidence: float = 0.95,
+    **more: Any,
+) -> Curve:
+    """AUROC by block within folds, with the value at a block that is chosen on other folds.
+
+    Args:
+        name, blocks: of the curve.
+        scores: ``[sample, block]``; labels, fold: ``[sample]``.
+        weights: bootstrap weights ``[replicate, sample]``, or ``None`` for no interval.
+        null: scores and labels of each shuffle.
+        confidence: of the intervals.
+        more: further fields of the curve.
+    """
+    everyone = np.ones((1, len(labels)))
+    rows = everyone if weights is None else np.concatenate([everyone, weights])
+    values, chosen = _within_folds(scores, labels, fold, rows)
+    drawn = [_within_folds(s, y, fold, everyone) for s, y in null]
+    curve = curve_from_draws(
+        name, blocks, values[0], None if weights is None else values[1:],
+        np.concatenate([pair[0] for pair in drawn]) if drawn else None, confidence, unit="AUROC", n=len(labels), **more,
+    )  # fmt: skip
+    if weights is None:
+        return curve
+    low, high = interval(chosen[1:], confidence)
+    shuffled = np.concatenate([pair[1] for pair in drawn]) if drawn else None
+    return replace(curve, best=Best(float(chosen[0]), float(low), float(high), chosen[1:], shuffled))
+
+
+def _within_folds(
+    scores: np.ndarray, labels: np.ndarray, fold: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """AUROC ``[replicate, block]`` of pairs within folds, and at a block chosen on other folds, ``[replicate]``."""
+    aurocs, pairs = fold_aurocs(scores, labels, fold, weights)
+    total = pairs.sum(0)[:, None]
+    sums = (np.nan_to_num(aurocs) * pairs[..., None]).sum(0)
+    whole = np.divide(sums, total, out=np.full_like(sums, np.nan), where=total > 0)
+    return whole, value_chosen_elsewhere(aurocs, pairs)

@@ -30,9 +30,10 @@ from ..data import Dataset, ImageObject, Pair, Sample
 from ..defenses.projection import Cell
 from ..defenses.sasa import SASA, extract
 from ..lens import LVLM
-from ..locate.evidence import gather
-from ..locate.locating import group_names, harm_labels, locate_roles
-from ..locate.probe import LinearProbe
+from ..locate.locating import locate_roles
+from ..measures.evidence import gather
+from ..measures.items import group_names, harm_labels
+from ..measures.linear_probe import LinearProbe
 from ..models.refusal_tokens import refusal_token_ids
 from .shapes import BLOCKS, SHAPES, build
 

@@ -74,9 +74,9 @@ def activations() -> dict[str, Any]:
 
 def curves() -> dict[str, Any]:
     """Evidence and the probes' curves with their nulls (no onset, no order test: these are under revision)."""
-    from lvlm_lens.locate.evidence import gather
-    from lvlm_lens.locate.locating import group_names, harm_labels, joint_items
-    from lvlm_lens.locate.probe import LinearProbe
+    from lvlm_lens.measures.evidence import gather
+    from lvlm_lens.measures.items import group_names, harm_labels, joint_items
+    from lvlm_lens.measures.linear_probe import LinearProbe
 
     model, data = _model(), _samples(16)
     evidence = gather(model, data)
@@ -173,6 +173,37 @@ def measured() -> dict[str, Any]:
     }
 
 
+def registry() -> dict[str, Any]:
+    """Every registered measure on some ninety items: curves with intervals, null and baselines, findings, consensus."""
+    from lvlm_lens.config import SweepConfig
+    from lvlm_lens.stages.measuring import MEASURES
+    from lvlm_lens.sweep import run_sweep
+
+    with tempfile.TemporaryDirectory() as folder:
+        result = run_sweep(
+            SweepConfig(
+                out=folder, limit=96, permutations=20, replicates=100, pairs=0, sasa=False, defenses=False,
+                measures=",".join(MEASURES),
+            )
+        ).data  # fmt: skip
+    places = ("found", "onset", "onset_low", "onset_high", "range")
+    rows = result["measures"]
+    return {
+        "curves": {
+            row["name"]: {part: row.get(part) for part in ("value", "low", "high", "null", "baselines")}
+            for row in result["curves"]
+        },
+        "reasons": {name: row.get("reason") for name, row in rows.items()},
+        "findings": {name: {key: row["finding"][key] for key in places} for name, row in rows.items()
+                     if row.get("finding")},
+        "roles": {role: {key: found[key] for key in places} for role, found in result["roles"].items()},
+        "consensus": {
+            role: {key: found.get(key) for key in ("found", "onset", "onset_low", "onset_high", "spread")}
+            for role, found in result["consensus"].items()
+        },
+    }  # fmt: skip
+
+
 def selftest() -> dict[str, Any]:
     """Truths of a few constructed models and what their own states are (not what the measures find)."""
     from lvlm_lens.selftest.study import plans
@@ -193,7 +224,7 @@ FAST: dict[str, Callable[[], dict[str, Any]]] = {
     "activations": activations, "curves": curves, "grids": grids, "sasa": sasa, "answers": answers,
     "selftest": selftest,
 }  # fmt: skip
-LONG: dict[str, Callable[[], dict[str, Any]]] = {"measured": measured}
+LONG: dict[str, Callable[[], dict[str, Any]]] = {"measured": measured, "registry": registry}
 
 
 def differences(old: Any, new: Any, place: str = "") -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ...inference import wilson_bounds
-from ...locate.statistics import auroc
+from ...stats.auroc import auroc
 from ...stats.equivalence import corrected_contest
 from ...stats.groups import paired_test, share_interval
 from . import withdrawn
@@ -70,7 +70,7 @@ def contest_cases(draws: int, seed: int) -> Iterator[Case]:
 def scale_cases(draws: int, seed: int) -> Iterator[Case]:
     """The same features three times as large: a probe of fixed C prefers a scale, a tuned one does not."""
     from ...defenses.tuned import coordinates, inner_folds, tuned_scores
-    from ...locate.crossfit import Settings, out_of_fold
+    from ...stats.crossfit import Settings, out_of_fold
 
     old, new = [], []
     for number in range(max(20, draws // 10)):

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 import numpy as np
 from scipy.stats import norm
 
-from ...locate.curve import Curve
-from ...locate.probe import LinearProbe, fold_curve
 from ...locate.roles import find_role
-from ...locate.statistics import Resampling
+from ...measures.linear_probe import LinearProbe
+from ...stats.choice import fold_curve
+from ...stats.curve import Curve
+from ...stats.resampling import Resampling
 from ...stats.threshold import FALSE_POSITIVES, above_threshold
 from .case import Case, Share, share_of
 from .plant import correlated, plant

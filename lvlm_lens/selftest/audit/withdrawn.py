@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ...locate.roles import onsets
-from ...locate.statistics import Resampling, weighted_auroc
+from ...stats.auroc import weighted_auroc
+from ...stats.resampling import Resampling
 from .plant import Planted, probe_scores
 
 REPLICATES = 100

@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ...locate.statistics import weighted_auroc
+from ...stats.auroc import weighted_auroc
 from ...stats.groups import expanded_tail
 from ...storage.commit import write_atomic
 from .loss import MATCHED, Terms
@@ -282,7 +282,7 @@ def tower_states(clip: Any, world: World, seed: int = 0) -> tuple[dict[str, np.n
 
 def atlas(clip: Any, world: World, seed: int = 0) -> dict[str, list[float]]:
     """AUROC of a linear probe for "unsafe" at each block of both towers, over folds of whole things."""
-    from ...locate.probe import LinearProbe
+    from ...measures.linear_probe import LinearProbe
 
     states, labels, things = tower_states(clip, world, seed)
     settings = LinearProbe(permutations=0, replicates=0, random_state=seed)
