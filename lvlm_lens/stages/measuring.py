@@ -21,6 +21,7 @@ from ..measures.registry import MEASURES
 from ..measures.spec import HEADLINES, ROLE_NAMES, Size
 from ..measures.study import Study
 from ..measures.unembedding import Unembedding
+from ..measures.unembedding import twin_lens as twin_lens
 from ..selftest import standing
 from ..storage.plain import plain
 from .drawing_measures import draw_measures
