@@ -24,7 +24,6 @@ from .measure import Measure
 from .spec import Measured, MeasureSpec
 from .study import Study
 
-
 FARTHEST = 0.1
 """Share of the largest ratios of distances that the line is fitted without, as Facco et al. do."""
 
