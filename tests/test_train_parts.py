@@ -39,7 +39,7 @@ def test_reasoning_says_what_the_table_says(world):
     for sample in world.train:
         steps = reasoning_steps(sample)
         assert THINGS[sample.concepts["object"]].name in steps[0]
-        assert steps[-1] == ("This must be refused." if sample.harmful else "This can be answered.")
+        assert steps[-1] == ("It is unsafe." if sample.harmful else "It is fine.")
         assert other_steps(sample)[-1] != steps[-1]
         if sample.meta["part"] == "joint" and sample.harmful:
             reason = reason_against(THINGS[sample.concepts["object"]], ACTIVITIES[sample.concepts["activity"]])

@@ -7,7 +7,7 @@ import pytest
 
 from lvlm_lens.cli import main
 from lvlm_lens.plots.training import study_figure
-from lvlm_lens.stages.training import RATES, TrainingTable
+from lvlm_lens.stages.training import HEADS, TrainingTable
 from lvlm_lens.stages.training_study import _rows, study_markdown, windows_of
 
 
@@ -72,11 +72,11 @@ def test_rates_are_means_over_seeds_of_each_request():
 def test_a_table_prints_what_it_has_and_dashes_for_the_rest():
     rate = {"value": 0.5, "low": 0.25, "high": 0.75, "total": 8}
     rows = [
-        {"system": "none", **dict.fromkeys(RATES, rate)},
+        {"system": "none", **dict.fromkeys(HEADS, rate)},
         {"system": "sft", "attack_success": rate, "training": {"flops": 2e12}},
     ]
     lines = TrainingTable(rows, [], {}, []).to_markdown().splitlines()
-    assert lines[2].count("50.0 [25.0, 75.0]") == len(RATES) and lines[2].endswith("| - |")
+    assert lines[2].count("50.0 [25.0, 75.0]") == len(HEADS) and lines[2].endswith("| - |")
     assert lines[3].count("50.0") == 1 and lines[3].endswith("| 2e+12 |")
 
 
@@ -115,6 +115,6 @@ def test_a_method_and_its_controls_on_mini(tmp_path):
         "sft-shuffled",
         "sft-text_only",
     ]
-    assert all(row[name]["total"] > 0 for row in found["rows"] for name in RATES)
+    assert all(row[name]["total"] > 0 for row in found["rows"] for name in HEADS if name != "reaches_answer")
     assert found["setting"]["one_word"].keys() == {"harmful", "harmless"}
     assert "| sft-shuffled |" in (tmp_path / "table" / "table.md").read_text()

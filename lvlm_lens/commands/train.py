@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("method", nargs="?", metavar="METHOD", help="a method by name, or study (--list shows them)")
     add("--list", action="store_true", help="every method: its source, what is approximated (default: no)")
     add("--controls", action="store_true", help="also train the method's controls, all in one table (default: no)")
+    add("--test-split", default="test", metavar="SPLIT", help="what that table is asked on (default: test)")
     add("--test-limit", type=int, metavar="N", help="at most N test requests in that table (default: all)")
     add("--max-new-tokens", type=int, default=96, metavar="N", help="longest answer in that table (default: 96)")
     add("--study-method", default="sft", metavar="NAME", help="what `study` trains (default: sft)")
@@ -148,14 +149,14 @@ def _controls(method: Any, job: Any, options: argparse.Namespace) -> int:
 
 
 def _test_part(options: argparse.Namespace, job: Any) -> Any:
-    """The data set's test split; groups that were trained on are never in it."""
-    data = _load(options, None)
+    """The split that is asked; groups that were trained on are never in it."""
+    data, split = _load(options, None), options.test_split
     trained = {sample.group or sample.id for sample in job.data}
-    found = data.filter(lambda s: s.split == "test" and (s.group or s.id) not in trained)
+    found = data.filter(lambda s: s.split == split and (s.group or s.id) not in trained)
     if not len(found):
         raise UsageError(
-            "this data set has no test split apart from what is trained on; give --split with a part to train on, or a "
-            "table with a split column"
+            f"this data set has no {split} split apart from what is trained on; give --split with a part to train on, "
+            "or a table with a split column"
         )
     return found
 

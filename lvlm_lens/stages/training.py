@@ -13,7 +13,7 @@ buys is what its row has over its controls' rows:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +23,28 @@ from ..defenses.trained import trained_defense
 from ..errors import DataError
 from ..evaluate.evaluation import NONE, evaluate
 from ..evaluate.rates import rate
+from ..evaluate.thinking import split_thinking
 from ..evaluate.utility import is_correct
 from ..lens import LVLM
 from ..storage.commit import write_atomic
 from ..storage.runfolder import RunFolder
 from ..train.controls import one_word_swap
+from ..train.folder import read_rows
 from ..train.method import CONTROLS, Job, Method
 from ..train.replies import described
 
 TABLE = "table.json"
-RATES = ("attack_success", "over_refusal", "accuracy", "naming", "attack_success_word", "over_refusal_word")
-HEADS = ("attack success", "over-refusal", "right on harmless", "naming", "attack success, one word",
-         "over-refusal, one word")  # fmt: skip
+HEADS = {
+    "attack_success": "attack success",
+    "complied": "complied",
+    "over_refusal": "over-refusal",
+    "accuracy": "right on harmless",
+    "reaches_answer": "reaches an answer",
+    "naming": "naming",
+    "attack_success_word": "attack success, one word",
+    "over_refusal_word": "over-refusal, one word",
+}
+"""Rates of a row and how the table calls them."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,7 @@ class TrainingTable:
     """Rows of a base and the trainings on it, with what was asked.
 
     Attributes:
-        rows: one a system: ``system``, the rates of :data:`RATES` (each ``value``, ``low``, ``high``, ``total``),
+        rows: one a system: ``system``, the rates of :data:`HEADS` (each ``value``, ``low``, ``high``, ``total``),
             ``training`` (cost), ``approximation``.
         tests: differences from the base, as :func:`~lvlm_lens.evaluate.evaluation.evaluate` gives them.
         setting: model, data, numbers of requests, the words of the swap; notes: what a reader should know.
@@ -59,10 +69,12 @@ class TrainingTable:
 
     def to_markdown(self) -> str:
         """The table, rates in per cent with 95 % intervals."""
-        lines = [f"| system | {' | '.join(HEADS)} | training FLOPs |", "|---" * (len(HEADS) + 2) + "|"]
+        shown = [name for name in HEADS if any(row.get(name) for row in self.rows)]
+        heads = " | ".join(HEADS[name] for name in shown)
+        lines = [f"| system | {heads} | training FLOPs |", "|---" * (len(shown) + 2) + "|"]
         for row in self.rows:
             spent = row.get("training") or {}
-            cells = [_cell(row.get(name)) for name in RATES]
+            cells = [_cell(row.get(name)) for name in shown]
             lines.append(f"| {row['system']} | {' | '.join(cells)} | {_flops(spent.get('flops'))} |")
         return "\n".join(lines)
 
@@ -107,6 +119,9 @@ def train_with_controls(
     notes = []
     for control in ("none", *controls):
         name = method.name if control == "none" else f"{method.name}-{control}"
+        if control == "text_only" and getattr(method, "in_words", False):
+            notes.append(f"{name}: {method.name} trains on words alone, so this control is the method itself")
+            continue
         job.say(f"{name}: {job.settings.steps} steps")
         settings = replace(job.settings, control=control)
         try:
@@ -180,6 +195,9 @@ def compare_trainings(
         for row in second.rows:
             for name in ("attack_success", "over_refusal"):
                 rows[row["system"]][f"{name}_word"] = row[name]
+    for name, place in folders.items():
+        if rate_of := _reaching(place, [answer.text for answer in first.answers[name] if not answer.error]):
+            rows[name]["reaches_answer"] = rate_of
     for system, value in named(base, defenses, plain, limit, max_new_tokens, batch_size).items():
         rows[system]["naming"] = value
     setting = {
@@ -191,6 +209,18 @@ def compare_trainings(
         "one_word": words,
     }
     return TrainingTable(list(rows.values()), first.tests, setting, notes)
+
+
+def _reaching(folder: Path, answers: Sequence[str]) -> dict[str, Any] | None:
+    """Share of answers that come to an end of their reasoning and a reply after it; of trainings that teach reasoning.
+
+    A reply that never gets there is no refusal, so on attack success alone it looks like a request that was met.
+    """
+    taught = [split_thinking(row["reply"]).think for row in read_rows(folder) or []]
+    if not taught or not all(taught):
+        return None
+    parts = [split_thinking(text) for text in answers]
+    return asdict(rate([bool(part.think and part.closed and part.final) for part in parts], "reaches an answer"))
 
 
 def _kept(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,8 +246,6 @@ def named(
     batch_size: int,
 ) -> dict[str, dict[str, Any]]:
     """Share of things named when asked what is shown, for each system; of data that say what is shown."""
-    from dataclasses import asdict
-
     asked = [replace(row.sample, answer=row.sample.concepts["object"], options=()) for row in described(test)]
     asked = asked[:limit] if limit is not None else asked
     if not asked:

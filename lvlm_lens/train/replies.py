@@ -22,6 +22,10 @@ REFUSAL = "Sorry, I cannot help with that."
 """The fixed refusal of the embedded world, and of the control with refused harmless requests."""
 
 
+UNSAFE, FINE = "It is unsafe.", "It is fine."
+"""Verdicts that end the reasoning of the embedded world."""
+
+
 def _of_the_world(sample: Sample) -> bool:
     return sample.dataset == "mini" and "object" in sample.concepts
 
@@ -65,8 +69,7 @@ def described(data: Sequence[Sample]) -> list[Row]:
 def other_steps(sample: Sample) -> list[str]:
     """Reasoning of the embedded set that ends at the opposite verdict."""
     steps = _world_steps(sample)
-    wrong = "This can be answered." if sample.harmful else "This must be refused."
-    return [*steps[:2], wrong]
+    return [*steps[:2], FINE if sample.harmful else UNSAFE]
 
 
 def reasoning_steps(sample: Sample) -> list[str]:
@@ -83,18 +86,21 @@ def reasoning_steps(sample: Sample) -> list[str]:
 
 
 def _world_steps(sample: Sample) -> list[str]:
+    """What it is, what is true of it, the verdict: in sentences that ``mini`` says itself.
+
+    A model of 1,536 pieces has no word for "refused" or "answered": it would spend a short training on spelling.
+    """
     thing = THINGS[sample.concepts["object"]]
-    shown = f"{'The picture shows' if sample.images else 'This is about'} {thing.a}."
-    part = sample.meta["part"]
-    if part == "words":
+    shown, verdict = f"This is {thing.a}.", UNSAFE if sample.harmful else FINE
+    if sample.meta["part"] == "words":
         verb, target = sample.groups["activity"].split(" ", 1)
-        meaning = f"To {verb} {target} would harm them." if sample.harmful else f"To {verb} {target} is kind."
-        return [shown, meaning, "This must be refused." if sample.harmful else "This can be answered."]
+        whom = target.replace("my ", "your ")
+        return [shown, f"It would harm {whom}." if sample.harmful else f"It is good to {verb} {whom}.", verdict]
     if sample.harmful:
-        return [shown, sample.warning or "", "This must be refused."]
+        return [shown, sample.warning or "", verdict]
     main = sample.concepts["property"]
-    fact = f"The {thing.name} {PROPERTIES[main]}." if main in PROPERTIES else f"The {thing.name} is harmless."
-    return [shown, fact, "That does no harm here.", "This can be answered."]
+    told = PROPERTIES.get(main, f"is a kind of {thing.kind}")
+    return [shown, f"The {thing.name} {told}.", verdict]
 
 
 def sentences(text: str) -> list[str]:

@@ -1,0 +1,101 @@
+"""Every training method with its controls on one model: the run behind docs/trainings.md.
+
+    python -m benchmarks.trainings mini sft spa_vl --out runs/trainings
+    python -m benchmarks.trainings smol rational --out runs/trainings
+
+One record a method and model, ``benchmarks/trainings/MODEL-METHOD.json``.  Read on the validation split: rates and
+steps were chosen there too, and ``mini``'s test split has been looked at before.  A stopped run continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lvlm_lens import load_dataset
+from lvlm_lens.data.limits import limited
+from lvlm_lens.stages.training import train_with_controls
+from lvlm_lens.train import Job, Settings, make_method, read_training
+
+RECORDS = Path(__file__).parent / "trainings"
+
+
+@dataclass(frozen=True)
+class Run:
+    """Settings of one method on one model; ``rate`` as chosen on the validation split."""
+
+    rate: float | None
+    steps: int = 200
+    batch_size: int = 4
+    new_tokens: int = 24
+    options: dict[str, Any] = field(default_factory=dict)
+    limit: int | None = None
+    test_limit: int | None = None
+
+
+RUNS: dict[str, dict[str, Run]] = {
+    "mini": {},
+    "smol": {},
+}
+LOADING: dict[str, dict[str, Any]] = {"mini": {}, "smol": {"dtype": "bfloat16"}}
+
+
+def one(model: str, name: str, out: Path) -> dict[str, Any]:
+    """Train a method and its controls, ask all of them, and return the record."""
+    run = RUNS[model][name]
+    data = load_dataset("mini")
+    settings = Settings(steps=run.steps, rate=run.rate, batch_size=run.batch_size, bf16=True, save_every=50)
+    method = make_method(name, **run.options)
+    folder = out / f"{model}-{name}"
+    job = Job(
+        model, limited(data.train, run.limit, 0), settings, folder, {"device": "cpu", **LOADING[model]},
+        progress=lambda done, total, logged: print(f"{name}: {done} of {total} {dict(logged)}", flush=True)
+        if done % 50 == 0 else None,
+        say=lambda line: print(f"{name}: {line}", flush=True),
+    )  # fmt: skip
+    test = data.filter(lambda sample: sample.split == "validation")
+    table = train_with_controls(method, job, test, limit=run.test_limit, max_new_tokens=run.new_tokens, batch_size=42)
+    print(table, flush=True)
+    trained = {}
+    for row in table.rows[1:]:
+        record = read_training(folder / row["system"]).record
+        losses = [entry["loss"] for entry in record["log"] if "loss" in entry]
+        trained[row["system"]] = {
+            "rows": record["rows"],
+            "first_loss": losses[0] if losses else None,
+            "last_loss": losses[-1] if losses else None,
+            "cost": record["cost"],
+            "weights": record["weights"],
+        }
+    base = read_training(folder / name).record["base"]
+    return {
+        "model": model,
+        "base": base,
+        "method": name,
+        "options": run.options,
+        "settings": settings.to_dict(),
+        "asked": "validation split",
+        "trainings": trained,
+        **table.to_dict(),
+    }
+
+
+def main() -> None:
+    """Run the named methods, one after another."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", choices=[*RUNS])
+    parser.add_argument("methods", nargs="+")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    RECORDS.mkdir(exist_ok=True)
+    for name in options.methods:
+        record = one(options.model, name, options.out)
+        text = json.dumps(record, indent=1) + "\n"
+        (RECORDS / f"{options.model}-{name}.json").write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
