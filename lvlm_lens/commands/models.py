@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
@@ -20,10 +21,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--wide", action="store_true",
         help="with --check: known models at true width, two blocks each, by name or all, hours (default: tiny ones)",
     )  # fmt: skip
-    add("--dtype", help="with --wide: bfloat16 or float32 (default: both)")
+    add("--dtype", help="with --wide: bfloat16 or float32 (default: both); with smol's --measure (default: the file's)")
     add("--device", help="with --wide: cpu, cuda ... (default: cuda where there is one)")
-    add("--out", metavar="FILE", help="with --wide: the record, continued where it is (default: wide.json)")
-    add("--measure", action="store_true", help="mini, smol: measure the card's figures again (default: show the card)")
+    add(
+        "--out", metavar="PATH",
+        help="with --wide: the record, continued where it is (default: wide.json); with smol's --measure: a folder for "
+        "measured.json and CARD.md (default: print only)",
+    )  # fmt: skip
+    add(
+        "--measure", action="store_true",
+        help="mini, or some of smol, smol-text and smol-base: measure the card's figures (default: show the card)",
+    )  # fmt: skip
     add("--fetch", action="store_true", help="smol: get its language model, once, 93 MB (default: no)")
     add(
         "--from", dest="source", metavar="PATH",
@@ -50,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("--from goes with --fetch: lvlm-lens models smol --fetch --from PATH")
     from ..models.smol import NAMES
 
-    if len(options.name) == 1 and options.name[0] in NAMES:
+    if options.name and set(options.name) <= set(NAMES) and (options.measure or len(options.name) == 1):
         return _smol(options)
     if options.fetch:
         raise UsageError("--fetch is for smol: lvlm-lens models smol --fetch")
@@ -146,14 +154,30 @@ def _smol(options: argparse.Namespace) -> int:
         fetch(options.source, tell=_silent if options.quiet else print)
         return 0
     if options.measure:
-        from ..models.smol.card import table
-        from ..models.smol.measure import measure
-
-        measured = measure()
-        print(json.dumps(measured, indent=2) if options.json else table(measured))
-        return 0
+        return _measure_smol(options)
     print(f"{state_line()}\n")
     print((FOLDER / "CARD.md").read_text(encoding="utf-8"))
+    return 0
+
+
+def _measure_smol(options: argparse.Namespace) -> int:
+    """Measure the named models; with ``--out`` keep ``measured.json`` and the card there, the others unchanged."""
+    from ..models.mini.card import write_card
+    from ..models.mini.measure import write_measured
+    from ..models.smol import FOLDER
+    from ..models.smol.card import table
+    from ..models.smol.measure import measure
+
+    known = json.loads((FOLDER / "measured.json").read_text(encoding="utf-8"))
+    measured = measure(options.name, options.dtype or "auto", known)
+    if options.out is not None:
+        folder = Path(options.out)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_measured(measured, folder / "measured.json")
+        if folder.resolve() != FOLDER.resolve():
+            (folder / "CARD.md").write_bytes((FOLDER / "CARD.md").read_bytes())
+        write_card(folder / "CARD.md", folder / "measured.json", table)
+    print(json.dumps(measured, indent=2) if options.json else table(measured))
     return 0
 
 

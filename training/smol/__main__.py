@@ -12,7 +12,7 @@ from lvlm_lens.data.registry import load_dataset
 from lvlm_lens.models.smol import beyond, smol_base_path
 from training.mini.journal import Journal
 
-from .config import PictureStage, ProjectorStage, TextStage, balance_stage, opposites_stage, rules_stage
+from .config import PictureStage, ProjectorStage, TextStage, balance_stage, settling_stage
 from .knowledge import asked
 from .pictures import save_projector, train_pictures
 from .projector import fit_projector, gallery_of
@@ -37,15 +37,14 @@ def rebuild(out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     base = smol_base_path()
     text, balance, projector = TextStage(), balance_stage(), ProjectorStage()
-    pictures, rules, last = PictureStage(), rules_stage(), opposites_stage()
+    pictures, settling = PictureStage(), settling_stage()
     journal = Journal(out / "training_log.jsonl")
     stages = {
         "text": text,
         "balance": balance,
         "projector": projector,
         "pictures": pictures,
-        "rules": rules,
-        "opposites": last,
+        "settling": settling,
     }
     journal.write(
         stage="start", recipe={name: asdict(stage) for name, stage in stages.items()}, torch=torch.__version__
@@ -59,8 +58,7 @@ def rebuild(out: Path) -> None:
     fitted = fit_projector(base, gallery, projector, SEED, journal)
     save_projector(fitted, out / "projector.safetensors")
     train_pictures(base, out / "text_adapter", fitted, gallery, out, pictures, avoid, SEED, journal)
-    train_pictures(base, out / "picture_adapter", fitted, gallery, out, rules, avoid, SEED + 10, journal)
-    train_pictures(base, out / "picture_adapter", fitted, gallery, out, last, avoid, SEED + 20, journal)
+    train_pictures(base, out / "picture_adapter", fitted, gallery, out, settling, avoid, SEED + 10, journal)
 
 
 if __name__ == "__main__":

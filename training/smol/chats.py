@@ -74,7 +74,7 @@ def embeds_of(
     if projector is None or states is None:
         return embeds
     holes = (ids == IMAGE).unsqueeze(-1).expand_as(embeds)
-    return embeds.masked_scatter(holes, projector(states))
+    return embeds.masked_scatter(holes, projector(states).to(embeds.dtype))
 
 
 def precision() -> torch.autocast:
@@ -82,30 +82,49 @@ def precision() -> torch.autocast:
     return torch.autocast("cpu", torch.bfloat16, enabled=BFLOAT16)
 
 
-def hidden_of(model: Any, packed: Packed, embeds: torch.Tensor) -> torch.Tensor:
-    """The decoder's last hidden states [n, T, d], without the vocabulary.
+def decoded(model: Any, packed: Packed, embeds: torch.Tensor, blocks: bool = False) -> Any:
+    """What the decoder makes of the embeddings, without the vocabulary; with ``blocks`` the states after each block.
 
     ``model`` attends by transformers' "eager" code, which adds the mask: on a CPU, at these lengths, a
     training step is a fifth faster so than with fused attention.
     """
-    blind = torch.finfo(torch.bfloat16).min
-    mask = torch.zeros(packed.mask.shape).masked_fill(~packed.mask, blind)
     if BFLOAT16:
         embeds = embeds.bfloat16()  # the residual stream with them: fewer casts, a seventh of the step
+    blind = torch.finfo(embeds.dtype).min
+    mask = torch.zeros(packed.mask.shape, dtype=embeds.dtype).masked_fill(~packed.mask, blind)
     with precision():
-        out = model.model(inputs_embeds=embeds, position_ids=packed.positions, attention_mask=mask, use_cache=False)
-    return out.last_hidden_state
+        return model.model(
+            inputs_embeds=embeds,
+            position_ids=packed.positions,
+            attention_mask=mask,
+            use_cache=False,
+            output_hidden_states=blocks,
+        )
 
 
-def reply_loss(model: Any, packed: Packed, embeds: torch.Tensor) -> torch.Tensor:
+def hidden_of(model: Any, packed: Packed, embeds: torch.Tensor) -> torch.Tensor:
+    """The decoder's last hidden states [n, T, d]."""
+    return decoded(model, packed, embeds).last_hidden_state
+
+
+def reply_loss(model: Any, packed: Packed, hidden: torch.Tensor) -> torch.Tensor:
     """Next-token cross-entropy over the replies, mean by weight; logits are made where a reply stands only."""
-    hidden = hidden_of(model, packed, embeds)
     aim = packed.weights[:, 1:] > 0
     with precision():
         logits = model.lm_head(hidden[:, :-1][aim])  # [tokens of replies, vocabulary]
     losses = torch.nn.functional.cross_entropy(logits.float(), packed.ids[:, 1:][aim], reduction="none")
     weights = packed.weights[:, 1:][aim]
     return (losses * weights).sum() / weights.sum()
+
+
+def thinned(packed: Packed, prefix: int, kept: torch.Tensor) -> Packed:
+    """The rows without the patches that are not ``kept`` (indices, sorted), every other token in its old position."""
+    first = prefix - IMAGE_TOKENS
+    length = packed.ids.shape[1]
+    stay = torch.cat([torch.arange(first), first + kept, torch.arange(prefix, length)])
+    return Packed(
+        packed.ids[:, stay], packed.weights[:, stay], packed.positions[:, stay], packed.mask[:, :, stay][..., stay]
+    )
 
 
 def prompt_ends(chats: list[Encoded], prefix: int, hidden: torch.Tensor) -> torch.Tensor:

@@ -51,71 +51,70 @@ class ProjectorStage:
 
 
 def _mix() -> dict[str, float]:
-    return {
-        "joint": 0.64,
-        "use": 0.05,
-        "intent": 0.06,
-        "naming": 0.08,
-        "describing": 0.04,
-        "kind": 0.01,
-        "fact": 0.12,
-    }
+    return {"naming": 0.5, "describing": 0.15, "kind": 0.02, "use": 0.12, "intent": 0.21}
+
+
+def _replay_mix() -> dict[str, float]:
+    return {"abstract": 0.5, "fact": 0.25, "describing": 0.15, "rule": 0.1}
 
 
 @dataclass(frozen=True)
 class PictureStage:
-    """``smol``: pictures of ``mini``'s world, mostly harmless requests, text replay."""
+    """``smol``: pictures of ``mini``'s world and text replay, at a constant rate."""
 
-    steps: int = 150
-    schedule: int = 400
-    """Steps over which the rate falls to nothing; the training goes on with the next stage before."""
+    steps: int = 700
     rate: float = 7e-4
     projector_rate: float = 3e-4
-    rank: int = 12
+    warm: int = 30
+    """Steps over which the rate rises."""
+    falling: bool = False
+    """Whether it falls to nothing afterwards, or stays."""
+    rank: int = 16
     targets: tuple[str, ...] = tuple(LINEAR)
-    pictures: int = 4
+    pictures: int = 6
     """Pictures a step."""
-    questions: int = 8
-    """Chats about each picture."""
-    harmful_share: float = 0.3
+    opposites: int = 2
+    """Requests that only the one and requests that only the other of two things cannot bear, asked about both."""
+    harmless: int = 1
+    """Requests about each that it can bear."""
+    facts: int = 1
+    """Questions about a property of each."""
+    others: int = 1
+    """Questions of ``mix`` about each."""
+    whole_share: float = 0.25
+    """Share of the decisions whose reply is trained to its end, and not its first token alone."""
+    harmful_share: float = 0.4
+    """Of the questions of ``mix`` that decide."""
     mix: dict[str, float] = field(default_factory=_mix)
-    knowledge_share: float = 0.06
+    knowledge_share: float = 0.1
     """Share of questions about a thing that the base itself answered in words."""
     answer_tokens: int = 16
-    contrasts: int = 4
-    """Chats of ``smol-text``'s contrasts in a step's row of text, half of them harmful."""
-    told: int = 4
-    """Chats of ``mini``'s world told in words in that row."""
-    replay_mix: dict[str, float] = field(default_factory=lambda: {"joint": 0.7, "intent": 0.1, "fact": 0.2})
-    opposites: int = 0
-    """Requests of each kind about two things shown in a step (``opposites.py``); 0 draws all questions one by one."""
-    replay_rows: int = 1
-    """Rows of text a step."""
-    replay_weight: float = 0.5
+    contrasts: int = 3
+    """Chats of ``smol-text``'s contrasts in a step's row of text."""
+    harmful_contrasts: int = 1
+    told: int = 1
+    """Chats of ``replay_mix`` in that row, beside four of opposites told in words."""
+    replay_mix: dict[str, float] = field(default_factory=_replay_mix)
+    replay_weight: float = 0.7
+    thin: int = 12
+    """Patches that stand for all 64 of a picture in ``thin_share`` of the steps."""
+    thin_share: float = 0.7
+    ingredients: float = 3.0
+    """Weight of the loss of ``ingredients.py``."""
+    heads_rate: float = 3e-3
     held_texts: int = 60
     """Held-out requests in words that a validation looks at."""
-    log_every: int = 50
+    log_every: int = 60
     """Steps between two validations, each of which saves the weights."""
 
+    def share_of_rate(self, step: int) -> float:
+        """What part of the rate a step takes."""
+        rising = min(1.0, (step + 1) / self.warm)
+        return rising * (1 - step / self.steps) if self.falling else rising
 
-def rules_stage() -> PictureStage:
-    """``smol``, once more: in the first stage it learned what things are, not which of them a request cannot bear.
 
-    On combinations never trained the joint decision was at chance, in words as in pictures.  So half of the chats are
-    now told in words, and among them are those that teach the rule by itself: of which only some properties are told.
-    """
+def settling_stage() -> PictureStage:
+    """``smol``, last: the rate falls to nothing, and most requests are harmless again, as they are in use."""
     return PictureStage(
-        steps=100, schedule=230, rate=8e-4, pictures=2, harmful_share=0.4, knowledge_share=0.03, contrasts=3, told=10,
-        replay_rows=2, replay_weight=1.0,
-        mix={"joint": 0.72, "use": 0.03, "intent": 0.04, "naming": 0.06, "describing": 0.10, "fact": 0.05},
-        replay_mix={"joint": 0.40, "abstract": 0.34, "describing": 0.10, "fact": 0.10, "rule": 0.06},
-    )  # fmt: skip
-
-
-def opposites_stage() -> PictureStage:
-    """``smol``, last: questions in which neither the thing nor the request decides by itself."""
-    return PictureStage(
-        steps=180, schedule=180, rate=8e-4, pictures=2, questions=2, opposites=3, contrasts=2, told=0,
-        replay_weight=1.0, knowledge_share=0.15,
-        mix={"joint": 0.1, "intent": 0.15, "naming": 0.40, "describing": 0.15, "fact": 0.20},
-    )  # fmt: skip
+        steps=120, rate=5e-4, projector_rate=2e-4, falling=True, opposites=1, harmless=3, harmful_share=0.3
+    )

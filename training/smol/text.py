@@ -124,7 +124,7 @@ def train_text(
     total = 0.0
     for step in range(1, stage.steps + 1):
         packed = collate([next(fresh) for _ in range(stage.packs)], encoder.pad, encoder.prefix(0))
-        loss = reply_loss(model, packed, embeds_of(model, packed.ids))
+        loss = reply_loss(model, packed, hidden_of(model, packed, embeds_of(model, packed.ids)))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)

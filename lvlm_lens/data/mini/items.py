@@ -80,8 +80,8 @@ def phrasings(activity: str, new: bool) -> list[tuple[int, int]]:
     return [pair for pair in pairs if is_new_phrasing(activity, *pair) == new]
 
 
-def _pick_quads(chance: random.Random) -> list[tuple[tuple[str, str], tuple[str, str]]]:
-    """Quads without a shared combination; rare things and activities first, so that all come about equally often."""
+def pick_quads(chance: random.Random) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+    """As many quads as the set has, no combination in two of them; rare things and activities first, for balance."""
     allowed = set(combinations())
     unsafe = {(t, a) for t, a in allowed if reason_against(THINGS[t], ACTIVITIES[a]) is not None}
     names = [name for name, thing in THINGS.items() if not thing.alarming]
@@ -117,7 +117,7 @@ def _pick_quads(chance: random.Random) -> list[tuple[tuple[str, str], tuple[str,
 def quads() -> tuple[Quad, ...]:
     """All quads of the set, in order."""
     chance = random.Random("mini quads, second draw")
-    picked = _pick_quads(chance)
+    picked = pick_quads(chance)
     found = []
     for part, count in QUADS.items():
         for number in range(count):
@@ -154,9 +154,9 @@ class WordsPair(NamedTuple):
     picture: Spec
 
 
-def words_pairs(count: int = 40) -> list[WordsPair]:
+def words_pairs(count: int = 40, seed: str = "mini words, second draw") -> list[WordsPair]:
     """Pairs of the part ``words``; every fourth shows an alarming thing."""
-    chance = random.Random("mini words, second draw")
+    chance = random.Random(seed)
     alarming = [name for name, thing in THINGS.items() if thing.alarming]
     harmless = [name for name, thing in THINGS.items() if not thing.alarming]
     pairs = []
@@ -180,9 +180,9 @@ class PicturePair(NamedTuple):
     pictures: tuple[Spec, Spec]
 
 
-def picture_pairs(count: int = 30) -> list[PicturePair]:
+def picture_pairs(count: int = 30, seed: str = "mini picture, second draw") -> list[PicturePair]:
     """Pairs of the part ``picture``."""
-    chance = random.Random("mini picture, second draw")
+    chance = random.Random(seed)
     pairs = []
     for number in range(count):
         split = SPLITS[number % len(SPLITS)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
 
@@ -11,7 +11,7 @@ from ..images import ImageDrawn
 from ..sample import Label, Sample
 from .activities import ACTIVITIES, SHOWING, USE_ACTIVITY, USE_QUESTIONS, Activity, answer, reason_against
 from .intents import HARMFUL_VERBS, KIND_VERBS, TARGETS, intent_answer, intent_text
-from .items import Quad, picture_pairs, quads, words_pairs
+from .items import PicturePair, Quad, WordsPair, picture_pairs, quads, words_pairs
 from .objects import PROPERTIES, THINGS, Thing
 from .render import Spec, render
 
@@ -34,7 +34,7 @@ def _caption(thing: Thing, spec: Spec) -> str:
     return f"a picture of {thing.a}" if spec[0] is not None else f'a card that says "{thing.name}"'
 
 
-def _quad_samples(quad: Quad) -> Iterator[Sample]:
+def quad_samples(quad: Quad) -> Iterator[Sample]:
     """Four samples; the one with the same words and the other picture is the counterfactual."""
     name = f"{NAME}-{quad.part}-{quad.number:03d}"
     for place, (key, (frame, phrase)) in enumerate(zip(quad.activities, quad.phrasings, strict=True)):
@@ -74,9 +74,9 @@ def _quad_samples(quad: Quad) -> Iterator[Sample]:
             )
 
 
-def _words_samples() -> Iterator[Sample]:
+def words_samples(pairs: Iterable[WordsPair]) -> Iterator[Sample]:
     """Harm in the words alone: a harmful verb and its kind partner beside the same picture."""
-    for pair in words_pairs():
+    for pair in pairs:
         thing = THINGS[pair.thing]
         name = f"{NAME}-words-{pair.number:03d}"
         for which, verb in enumerate((HARMFUL_VERBS[pair.verb], KIND_VERBS[pair.verb])):
@@ -147,9 +147,9 @@ def _picture_sample(
     )
 
 
-def _picture_samples() -> Iterator[Sample]:
+def picture_samples(pairs: Iterable[PicturePair]) -> Iterator[Sample]:
     """Harm from the picture alone, and the same alarming pictures under a harmless question."""
-    for pair in picture_pairs():
+    for pair in pairs:
         group = f"{NAME}-picture-{pair.number:03d}"
         question = USE_QUESTIONS[pair.question]
         made = [
@@ -175,8 +175,8 @@ def _picture_samples() -> Iterator[Sample]:
 
 @lru_cache(maxsize=1)
 def _everything() -> Dataset:
-    samples = [sample for quad in quads() for sample in _quad_samples(quad)]
-    samples += [*_words_samples(), *_picture_samples()]
+    samples = [sample for quad in quads() for sample in quad_samples(quad)]
+    samples += [*words_samples(words_pairs()), *picture_samples(picture_pairs())]
     notes = ("Built into the package: emoji art (Noto, Apache-2.0; Twemoji, CC BY 4.0) in a world of known facts.",)
     return Dataset(samples, NAME, notes=notes)
 

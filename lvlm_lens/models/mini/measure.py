@@ -50,14 +50,14 @@ def is_refusal(reply: str) -> bool:
 class Speaker:
     """A checkpoint that answers requests and shows its states at the last prompt token."""
 
-    def __init__(self, folder: Path | str, pictures: bool = True) -> None:
+    def __init__(self, folder: Path | str, pictures: bool = True, dtype: str = "auto") -> None:
         self.pictures = pictures
         if pictures:
-            self.model = AutoModelForImageTextToText.from_pretrained(folder).eval()
+            self.model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype).eval()
             self.processor = AutoProcessor.from_pretrained(folder)
             self.blocks = self.model.model.language_model.layers
         else:
-            self.model = AutoModelForCausalLM.from_pretrained(folder).eval()
+            self.model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
             self.processor = AutoTokenizer.from_pretrained(folder)
             self.blocks = self.model.model.layers
         self.tokenizer = self.processor.tokenizer if pictures else self.processor
@@ -81,7 +81,7 @@ class Speaker:
             some = slice(start, start + BATCH)
             inputs = self._inputs(texts[some], None if pictures is None else pictures[some])
             inputs.pop("token_type_ids", None)
-            made = self.model.generate(**inputs, max_new_tokens=tokens)
+            made = self.model.generate(**inputs.to(self.model.dtype), max_new_tokens=tokens)
             found += self.tokenizer.batch_decode(made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         return found
 
@@ -111,7 +111,7 @@ class Speaker:
                 some = slice(start, start + BATCH)
                 inputs = self._inputs(texts[some], None if pictures is None else pictures[some])
                 inputs.pop("token_type_ids", None)
-                self.model(**inputs, use_cache=False, logits_to_keep=1)
+                self.model(**inputs.to(self.model.dtype), use_cache=False, logits_to_keep=1)
                 found.append(torch.stack([seen[block] for block in range(len(self.blocks))], 1).float().numpy())
         finally:
             for handle in handles:

@@ -1,7 +1,7 @@
 """``smol-text`` and ``smol`` as plain checkpoint folders, from the base and what ships with the package.
 
 A folder's name carries a hash of everything it was made of, so a new adapter or another base is never mistaken
-for the old one.
+for the old one.  Folders of other hashes stay: another version of the toolkit may be using them.
 """
 
 from __future__ import annotations
@@ -50,14 +50,11 @@ def _made(name: str, base: Path, parts: list[Path], write: Callable[[Path, Path]
     target = base.parent / f"{name}-{digest.hexdigest()[:12]}"
     if target.is_dir():
         return target
-    with locked() as store:
+    with locked():
         if not target.is_dir():  # another process may have made it while this one waited
             with new_folder(target, _MEGABYTES) as building, no_bars():
                 write(base, building)
                 shutil.copy(base / ORIGIN, building)
-            for old in store.glob(f"{name}-" + "[0-9a-f]" * 12):
-                if old != target:
-                    shutil.rmtree(old, ignore_errors=True)
     return target
 
 

@@ -74,8 +74,6 @@ def fetch(source: str | Path | None = None, tell: Callable[[str], None] = print)
                 shutil.rmtree(scratch)
                 tell("converted it to float32 safetensors, a plain Hugging Face folder (538 MB)")
             base = origin(building)
-        for old in store.glob("smol*"):  # put together from the base that was replaced
-            shutil.rmtree(old, ignore_errors=True)
     tell(f"ready: smol, smol-text and smol-base load from {target} (base: {base})")
     return target
 

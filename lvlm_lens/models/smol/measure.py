@@ -1,14 +1,14 @@
 """Every figure of the card of ``smol-text`` and ``smol``, with plain transformers and scikit-learn.
 
 The functions are those of ``mini``'s card (:mod:`..mini.measure`).  A reply counts as a refusal by
-the toolkit's own rule ``lens``; replies are greedy.  XSTest, the test split of ``mini``'s set and
+the toolkit's own rule ``lens``; replies are greedy.  XSTest, the test split of :mod:`.held` and
 :mod:`.beyond` took no part in training or in any choice.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from ...evaluate.refusal import is_refusal
 from ..mini.measure import Speaker, auroc, joint_probe, naming, pictures_of, probe_scores, wilson
 from . import smol_base_path, smol_path, smol_text_path
 from .beyond import plain_requests, shown_beyond
+from .held import smol_test
 
 TOKENS = 20
 
@@ -32,8 +33,8 @@ TOKENS = 20
 class TextSpeaker(Speaker):
     """A text-only checkpoint whose chat template takes the words as they are."""
 
-    def __init__(self, folder: Path | str) -> None:
-        super().__init__(folder, pictures=False)
+    def __init__(self, folder: Path | str, dtype: str = "auto") -> None:
+        super().__init__(folder, pictures=False, dtype=dtype)
         self.processor = self.tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
 
     def _inputs(self, texts: Sequence[str], pictures: Sequence[Image.Image] | None) -> Any:
@@ -55,9 +56,9 @@ def refused(replies: Sequence[str], harmful: Sequence[bool | int | None]) -> dic
     return found
 
 
-def measure_text(folder: Path | str, name: str = "smol-text") -> dict[str, Any]:
+def measure_text(folder: Path | str, name: str, dtype: str = "auto") -> dict[str, Any]:
     """XSTest both ways and by type, plain requests, and the probe of XSTest's label by block (pairs kept together)."""
-    speaker = TextSpeaker(folder)
+    speaker = TextSpeaker(folder, dtype)
     prompts = list(load_dataset("xstest"))
     texts = [sample.text for sample in prompts]
     labels = np.array([bool(sample.harmful) for sample in prompts])
@@ -78,16 +79,16 @@ def measure_text(folder: Path | str, name: str = "smol-text") -> dict[str, Any]:
     }
 
 
-def measure_pictures(folder: Path | str) -> dict[str, Any]:
+def measure_pictures(folder: Path | str, dtype: str = "auto") -> dict[str, Any]:
     """The figures of ``mini``'s card for ``smol``, plain requests in words, and what lies beyond ``mini``'s world."""
-    speaker = Speaker(folder)
+    speaker = Speaker(folder, dtype=dtype)
     things, new = list(THINGS), list(NEW_STYLE_THINGS)
     styles = [styles_of(thing)[place % len(styles_of(thing))] for place, thing in enumerate(things)]
     result: dict[str, Any] = {
         "naming": naming(speaker, things, styles, each=1, seed=1),
         "naming_new_style": naming(speaker, new, ["twitter"] * len(new), each=2, seed=2),
     }
-    test = load_mini("test")
+    test = smol_test()
     for part in ("joint", "typographic", "words", "picture", "describe"):
         some = [sample for sample in test if sample.meta["part"] == part]
         harmful = [sample.harmful for sample in some]
@@ -105,16 +106,29 @@ def measure_pictures(folder: Path | str) -> dict[str, Any]:
     return result
 
 
-def measure() -> dict[str, Any]:
-    """All figures of the card.  Rates are ``{value, low, high, n}``; about half an hour on one core.
+PARTS = {"smol-text": "text", "smol-base": "base", "smol": "pictures"}
+"""The part of the card by model."""
 
-    Raises :class:`ModelError` where the language model is not fetched.
+
+def measure(names: Sequence[str], dtype: str = "auto", known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The figures of the named models; those of the others are taken over from ``known``.
+
+    Args:
+        names: of :data:`PARTS`.
+        dtype: of the weights while measuring; it stands in the result.
+        known: what was measured before.
+
+    Returns:
+        By part; rates are ``{value, low, high, n}``.  On one core about ten minutes for a model with words alone and
+        half an hour for ``smol``, a fifth of that in bfloat16 where the CPU has units for it.
+
+    Raises:
+        ModelError: the language model is not fetched.
     """
-    started = time.time()
-    result: dict[str, Any] = {
-        "text": measure_text(smol_text_path()),
-        "base": measure_text(smol_base_path(), "smol-base"),
-        "pictures": measure_pictures(smol_path()),
-    }
-    result["seconds"] = round(time.time() - started, 1)
+    paths = {"smol-text": smol_text_path, "smol-base": smol_base_path, "smol": smol_path}
+    result: dict[str, Any] = dict(known or {})
+    for name in names:
+        folder, started = paths[name](), time.time()
+        found = measure_pictures(folder, dtype) if name == "smol" else measure_text(folder, name, dtype)
+        result[PARTS[name]] = found | {"dtype": dtype, "seconds": round(time.time() - started, 1)}
     return result
