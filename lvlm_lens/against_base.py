@@ -54,18 +54,18 @@ def both_configs(config: SweepConfig) -> tuple[SweepConfig, SweepConfig]:
 
 
 def sweep_against_base(
-    config: SweepConfig, tell: Callable[[str], Tell] | None = None, command: list[str] | None = None
+    config: SweepConfig, progress: Callable[[str], Tell] | None = None, command: list[str] | None = None
 ) -> AgainstBase:
     """Run (or continue) both sweeps and test their differences.
 
     Args:
         config: the sweep with its adapter; ``out`` becomes the folder of both.
-        tell: makes the progress callback of each sweep, called with ``base`` and ``adapter``.
+        progress: makes the progress callback of each sweep, called with ``base`` and ``adapter``.
         command: the words of the command line, for the record.
     """
     made = []
     for name, one in zip(("base", "adapter"), both_configs(config), strict=True):
-        made.append(run_sweep(one, None if tell is None else tell(name), command))
+        made.append(run_sweep(one, None if progress is None else progress(name), command))
     comparison = compare_runs([result.folder for result in made])
     write_comparison(comparison, config.folder / "comparison")
     return AgainstBase(made[0], made[1], comparison, config.folder)

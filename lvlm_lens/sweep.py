@@ -82,18 +82,18 @@ class SweepResult:
         return f"SweepResult({str(self.folder)!r}: {self.roles!r})"
 
 
-def run_sweep(config: SweepConfig, tell: Tell | None = None, command: list[str] | None = None) -> SweepResult:
+def run_sweep(config: SweepConfig, progress: Tell | None = None, command: list[str] | None = None) -> SweepResult:
     """Run (or continue) a sweep and write its folder.
 
     Args:
         config: what to run; see :class:`~lvlm_lens.config.SweepConfig`.
-        tell: progress callback.
+        progress: progress callback.
         command: the words of the command line, for the record.
 
     Returns:
         :class:`SweepResult`.
     """
-    tell = tell or silent
+    progress = progress or silent
     import yaml
 
     start = time.perf_counter()
@@ -104,11 +104,11 @@ def run_sweep(config: SweepConfig, tell: Tell | None = None, command: list[str] 
     parse_blocks(config.blocks, model.n_blocks)
     folder = claim_folder(config.folder, SCHEMA, config, model, data)
     write_atomic(folder.path / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
-    run = Run(model, data, folder.path, config, config.seed, config.batch_size, tell)
+    run = Run(model, data, folder.path, config, config.seed, config.batch_size, progress)
     run.timings["load"] = time.perf_counter() - start
     line = stages()
     parts: dict[str, Any] = {}
-    with telling(tell):
+    with telling(progress):
         for stage in line:
             parts |= run_stage(stage, run)
         with run.timed("figures"):

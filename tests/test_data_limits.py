@@ -27,7 +27,7 @@ def test_every_command_takes_the_same_samples(mini):
     assert [s.id for s in Context(mini, limit=30, seed=3).some(data)] == expected
     assert estimate_sweep(SweepConfig(limit=30, seed=3))["samples"] == len(expected)
     test = data.test
-    asked = evaluate(mini, data, [], limit=12, max_new_tokens=1, random_state=3)
+    asked = evaluate(mini, data, [], limit=12, max_new_tokens=1, seed=3)
     assert [a.id for a in asked.answers["none"]] == [s.id for s in limited(test, 12, 3)]
 
 

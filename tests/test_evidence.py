@@ -99,7 +99,7 @@ def test_shuffled_labels_give_no_role(mini, evidence):
     with mini.random_twin(0) as shuffled_weights:
         twin = gather(shuffled_weights, evidence.samples)
     groups = np.asarray([s.group for s in evidence.samples])
-    shuffled = permute_labels(harm_labels(evidence.samples), groups, 3, random_state=7)
+    shuffled = permute_labels(harm_labels(evidence.samples), groups, 3, seed=7)
     for labels in shuffled:
         located = locate_roles(evidence, twin, labels=labels, probe=FAST)
         assert not any(role.found for role in located.roles), str(located.roles)

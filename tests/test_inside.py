@@ -39,7 +39,7 @@ def test_inside_is_locating_on_the_rewritten_requests(mini: LVLM, samples) -> No
     prompt = SafetyPrompt().fit(mini, samples)
     row = table.add(prompt)
     rewritten = gather(mini, [prompt.rewrite(sample) for sample in samples])
-    expected = locate_roles(rewritten, probe=LinearProbe(permutations=20), random_state=0)
+    expected = locate_roles(rewritten, probe=LinearProbe(permutations=20), seed=0)
     for role in ("perception", "expression"):
         assert np.allclose(row["roles"][role]["auroc"], expected.curves[role].value, atol=1e-6), role
     before = table.rows[0]["roles"]["perception"]

@@ -168,9 +168,9 @@ def test_outcomes_on_constructed_models_by_hand():
 
 def test_constructed_models_are_asked_once(tmp_path, monkeypatch):
     chosen = [PROCEDURES["hiddendetect"], PROCEDURES["x-boundary"]]
-    first = run_planted(chosen, 1, (20,), folder=tmp_path)
+    first = run_planted(chosen, 1, (20,), out=tmp_path)
     monkeypatch.setattr("lvlm_lens.rivals.planted.one_model", None)  # a second look at the model would fail
-    assert run_planted(chosen, 1, (20,), folder=tmp_path) == first
+    assert run_planted(chosen, 1, (20,), out=tmp_path) == first
     assert {row["procedure"] for row in first["rows"]} == {"hiddendetect", "x-boundary"}
     with pytest.raises(UsageError, match="at least 20 pairs"):
         run_planted(chosen, 1, (4,))

@@ -55,16 +55,16 @@ def test_passes_continue_at_the_batch_where_they_were_stopped(model, tmp_path):
     model.passes.clear()
     model.most = 2
     with pytest.raises(KeyboardInterrupt):
-        sasa.extract(model, DATA[:24], cells, batch_size=8, folder=tmp_path)
+        sasa.extract(model, DATA[:24], cells, batch_size=8, out=tmp_path)
     model.most = 10**9
-    again = sasa.extract(model, DATA[:24], cells, batch_size=8, folder=tmp_path)
+    again = sasa.extract(model, DATA[:24], cells, batch_size=8, out=tmp_path)
     assert model.passes == [8, 8, 8]  # two before, one after
     assert (again.engine, again.check_error) == (whole.engine, whole.check_error)
     np.testing.assert_array_equal(again.plain_logits, whole.plain_logits)
     for cell in cells:
         np.testing.assert_array_equal(again.cells[cell], whole.cells[cell])
         assert (again.tokens[cell], again.negative[cell]) == (whole.tokens[cell], whole.negative[cell])
-    sasa.extract(model, DATA[:24], cells[:1], batch_size=8, folder=tmp_path)  # other cells are other work
+    sasa.extract(model, DATA[:24], cells[:1], batch_size=8, out=tmp_path)  # other cells are other work
     assert model.passes == [8] * 6
 
 

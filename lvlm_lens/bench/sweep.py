@@ -26,16 +26,16 @@ READING = "gather_"
 """How the sweep's stages that run forwards over all items begin."""
 
 
-def bench_sweep(config: SweepConfig, tell: Tell | None = None) -> dict[str, Any]:
+def bench_sweep(config: SweepConfig, progress: Tell | None = None) -> dict[str, Any]:
     """Seconds of a sweep by stage, of the plain forwards of its items, and their ratio.
 
     Args:
         config: what to sweep; ``out`` is not used.
-        tell: progress callback of the sweep.
+        progress: progress callback of the sweep.
     """
     with tempfile.TemporaryDirectory() as folder:
         start, cpu = time.perf_counter(), time.process_time()
-        result = run_sweep(replace(config, out=str(Path(folder) / "run")), tell)
+        result = run_sweep(replace(config, out=str(Path(folder) / "run")), progress)
         whole, whole_cpu = time.perf_counter() - start, time.process_time() - cpu
     stages = dict(result.data["timings"])
     model, data = load_inputs(config)

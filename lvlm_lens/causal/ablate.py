@@ -53,7 +53,7 @@ def ablation_effects(
     heads: Literal["all", "each"] = "all",
     reference: Sequence[Sample] | None = None,
     metric: str | LogitsFunction | Metric = "refusal_log_odds",
-    batch_size: int = 16,
+    batch_size: int = 32,
 ) -> Effects:
     """Ablate a site in each block, one condition a block (and head): ``blocks.3.attn.hook_z`` or ``... head 2``.
 
@@ -102,7 +102,7 @@ def block_skipping(
     data: Sequence[Sample],
     width: int = 1,
     metric: str | LogitsFunction | Metric = "refusal_log_odds",
-    batch_size: int = 16,
+    batch_size: int = 32,
 ) -> Effects:
     """Leave out ``width`` blocks from each block on: what came in goes out.  Conditions ``skip 3`` or ``skip 3-5``."""
     if width < 1 or width > model.n_blocks:
@@ -136,7 +136,7 @@ def image_noise(
     sigmas: Sequence[float] = (1.0, 3.0),
     draws: int = 1,
     metric: str | LogitsFunction | Metric = "refusal_log_odds",
-    batch_size: int = 16,
+    batch_size: int = 32,
     seed: int = 0,
 ) -> Effects:
     """Gaussian noise on the image embeddings, ``sigma`` times their own standard deviation in the batch."""

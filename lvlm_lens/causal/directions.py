@@ -42,7 +42,7 @@ def direction_effects(
     strengths: Sequence[float] = (1.0,),
     random_directions: int = 3,
     metric: str | LogitsFunction | Metric = "refusal_log_odds",
-    batch_size: int = 16,
+    batch_size: int = 32,
     seed: int = 0,
 ) -> Effects:
     """Ablation everywhere and addition at a block's input, for a direction ``[d]`` and for random ones.
@@ -69,7 +69,7 @@ def weight_ablation_effect(
     data: Sequence[Sample],
     direction: torch.Tensor,
     metric: str | LogitsFunction | Metric = "refusal_log_odds",
-    batch_size: int = 16,
+    batch_size: int = 32,
 ) -> Effects:
     """The direction taken out of every matrix that writes the residual; weights are restored afterwards.
 

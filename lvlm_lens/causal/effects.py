@@ -85,7 +85,7 @@ def measure_edits(
     data: Sequence[Sample],
     conditions: Sequence[tuple[str, MakeEdits]],
     metric: str | LogitsFunction | Metric = "refusal_log_odds",
-    batch_size: int = 16,
+    batch_size: int = 32,
     progress: Progress | None = None,
     features: FeatureCache | None = None,
 ) -> Effects:

@@ -54,7 +54,7 @@ def scan_heads(
     model: LVLM,
     data: Sequence[Sample],
     blocks: Sequence[int] | None = None,
-    batch_size: int = 16,
+    batch_size: int = 32,
     progress: Callable[[int, int], None] | None = None,
 ) -> HeadScan:
     """Zero every head of the given blocks (default all), one at a time."""

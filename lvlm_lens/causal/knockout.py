@@ -33,7 +33,7 @@ def attention_knockout(
     flows: Sequence[tuple[str, str]] = FLOWS,
     width: int = 9,
     metric: str | LogitsFunction | Metric | None = None,
-    batch_size: int = 16,
+    batch_size: int = 32,
     progress: Progress | None = None,
     centres: Sequence[int] | None = None,
 ) -> Effects:

@@ -105,11 +105,11 @@ def run(options: argparse.Namespace) -> int:
                 refused=options.refusal_rule,
                 max_new_tokens=options.max_new_tokens,
                 batch_size=config.batch_size,
-                folder=folder.path / "answers" if folder is not None else None,
+                out=folder.path / "answers" if folder is not None else None,
                 inside=not options.no_inside,
                 judge=judge,
                 rubric=options.judge_rubric,
-                random_state=config.seed,
+                seed=config.seed,
             )
     if folder is not None:
         folder.write_json("evaluation.json", result.to_dict())

@@ -158,7 +158,7 @@ def _constructed(options: argparse.Namespace, procedures: list[Any]) -> int:
     trials = None if folder is None else folder / "trials"
     seed = 5 if options.seed is None else options.seed
     with progress_bars(options.quiet) as tell:
-        found = run_planted(procedures, options.constructed, seed=seed, folder=trials, tell=tell)
+        found = run_planted(procedures, options.constructed, seed=seed, out=trials, progress=tell)
     words = ["lvlm-lens", "rivals", "--constructed", str(options.constructed)]
     kept = {key: value for key, value in found.items() if key != "trials"}
     kept["environment"] = environment(seed, words)

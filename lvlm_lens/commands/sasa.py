@@ -69,8 +69,8 @@ def run(options: argparse.Namespace) -> int:
                 projection=options.projection,
                 quick=options.quick,
                 batch_size=config.batch_size,
-                random_state=config.seed,
-                folder=folder.path / "passes" if folder is not None else None,
+                seed=config.seed,
+                out=folder.path / "passes" if folder is not None else None,
                 strict=config.strict,
             )
     if folder is not None:

@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
         from ..selftest.study import run_study, table
         from ..storage.commit import write_atomic
 
-        result = run_study(options.models, pairs, options.seed, tell=tell)
+        result = run_study(options.models, pairs, options.seed, progress=tell)
     if options.out is not None:
         kept = {key: value for key, value in result.items() if key != "trials"}
         kept["environment"] = environment(options.seed)

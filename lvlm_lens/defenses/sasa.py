@@ -84,7 +84,7 @@ def extract(
     batch_size: int = 32,
     resid_blocks: Sequence[int] = (),
     engine: str | None = None,
-    folder: Path | None = None,
+    out: Path | None = None,
 ) -> Extracted:
     """Run the first pass once a batch and every cell's second pass from it.
 
@@ -98,7 +98,7 @@ def extract(
         resid_blocks: blocks whose plain residual at the last token is kept as well.
         engine: what an earlier check on this model found (:attr:`Extracted.engine`); without it the first
             batch is checked against a whole forward.
-        folder: where each batch is kept as soon as it is done; batches found there are not run again.
+        out: folder where each batch is kept as soon as it is done; batches found there are not run again.
 
     Raises:
         UsageError: unknown feature, or tables of features for which the disk has no room.
@@ -126,9 +126,9 @@ def extract(
     def passes(batch: list[int]) -> _Passes:
         nonlocal checked
         file = None
-        if folder is not None:
+        if out is not None:
             words = "\0".join([asked, *(f"{samples[i].id}\1{samples[i].text}" for i in batch)])
-            file = folder / f"{hashlib.sha256(words.encode()).hexdigest()[:24]}.safetensors"
+            file = out / f"{hashlib.sha256(words.encode()).hexdigest()[:24]}.safetensors"
             if file.is_file():
                 found = _Passes.load(file)
                 if not checked:

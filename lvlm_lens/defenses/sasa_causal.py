@@ -71,7 +71,7 @@ def causal_report(
     cell: Cell,
     batch_size: int = 32,
     replicates: int = 1000,
-    random_state: int = 0,
+    seed: int = 0,
     engine: str = "resumed",
 ) -> dict[str, Any]:
     """Effect of the projection on refusal log-odds by block, and what its component carries.
@@ -92,7 +92,7 @@ def causal_report(
         cells["sasa"] = cell
     odds = lens_log_odds(model, samples, cells, tokens, batch_size, engine)
     projected = odds.get("sasa", odds["only_projection"])
-    weights = Resampling(groups_of(samples), replicates, random_state).weights()
+    weights = Resampling(groups_of(samples), replicates, seed).weights()
     by_block: dict[str, list[dict[str, float]]] = {}
     for name, value in (("harmful", 1), ("harmless", 0)):
         rows = np.flatnonzero(labels == value)

@@ -85,7 +85,7 @@ class Split:
         return rows[: len(self.train)], rows[len(self.train) :]
 
 
-def make_split(train: list[Sample], test: list[Sample], replicates: int, random_state: int) -> Split:
+def make_split(train: list[Sample], test: list[Sample], replicates: int, seed: int) -> Split:
     """A :class:`Split`; both classes must stand in both parts, and no group in both."""
     labels = [np.array([int(s.harmful or 0) for s in part]) for part in (train, test)]
     for name, y in zip(("training", "test"), labels, strict=True):
@@ -94,8 +94,8 @@ def make_split(train: list[Sample], test: list[Sample], replicates: int, random_
     both = set(groups_of(train)) & set(groups_of(test))
     if both:
         raise DataError(f"{len(both)} group(s) stand in training and test, e.g. {sorted(both)[:2]}; they would leak")
-    weights = Resampling(groups_of(test), replicates, random_state).weights()
-    return Split(train, test, labels[0], labels[1], weights, random_state)
+    weights = Resampling(groups_of(test), replicates, seed).weights()
+    return Split(train, test, labels[0], labels[1], weights, seed)
 
 
 def test_scores(split: Split, rows: np.ndarray, chosen: np.ndarray | None = None) -> tuple[np.ndarray, float]:
@@ -204,7 +204,7 @@ def compare(
 
 
 def label_efficiency(
-    split: Split, sasa: np.ndarray, plain: np.ndarray, sizes: Sequence[int], seeds: int, random_state: int
+    split: Split, sasa: np.ndarray, plain: np.ndarray, sizes: Sequence[int], seeds: int, seed: int
 ) -> list[dict[str, Any]]:
     """AUROC of both probes by number of training samples (whole groups), mean over ``seeds`` subsets.
 
@@ -215,8 +215,8 @@ def label_efficiency(
     for size in each(sizes, lambda size: f"{size} samples"):
         draws: dict[str, list[np.ndarray]] = {"sasa": [], "plain": []}
         values: dict[str, list[float]] = {"sasa": [], "plain": []}
-        for seed in range(seeds if size < len(split.train) else 1):
-            chosen = np.array(limited_rows(split.train, size, random_state + seed))
+        for number in range(seeds if size < len(split.train) else 1):
+            chosen = np.array(limited_rows(split.train, size, seed + number))
             if len(np.unique(split.y_train[chosen])) < 2:
                 continue  # counted: "seeds" below says how many subsets held both classes
             for name, features in (("sasa", sasa), ("plain", plain)):

@@ -103,7 +103,7 @@ def patching_report(
     cell: Cell,
     most: int = 12,
     batch_size: int = 32,
-    random_state: int = 0,
+    seed: int = 0,
 ) -> tuple[dict[str, Any], dict[str, PatchGrid]]:
     """Patch grids over blocks x (picture, question, last token), both ways, before and after the projection.
 
@@ -115,7 +115,7 @@ def patching_report(
     pairs = deciding_pairs(model, samples, batch_size, most)
     if len(pairs) < FEWEST:
         return {"done": False, "reason": f"{len(pairs)} pairs with a picture are told apart by the model"}, {}
-    settings: dict[str, Any] = {"direction": "both", "null": 1, "seed": random_state}
+    settings: dict[str, Any] = {"direction": "both", "null": 1, "seed": seed}
     grids = {"plain": patch_grid(model, pairs, "resid_post", SPANS, **settings)}
     try:
         with projected(model, cell) as view:
@@ -123,7 +123,7 @@ def patching_report(
             grids["projected"] = patch_grid(view, pairs, "resid_post", SPANS, **settings)
     except UsageError as error:  # a family that has no state to project at some positions
         return {"done": False, "reason": str(error)}, {}
-    return {"done": True, "pairs": len(pairs), "metric": grids["plain"].metric, **_compared(grids, random_state)}, grids
+    return {"done": True, "pairs": len(pairs), "metric": grids["plain"].metric, **_compared(grids, seed)}, grids
 
 
 def _compared(grids: dict[str, PatchGrid], seed: int, replicates: int = 2000) -> dict[str, Any]:

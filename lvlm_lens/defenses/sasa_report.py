@@ -207,8 +207,8 @@ def sasa_report(
     quick: bool = False,
     replicates: int = 1000,
     batch_size: int = 32,
-    random_state: int = 0,
-    folder: Path | None = None,
+    seed: int = 0,
+    out: Path | None = None,
     strict: bool = False,
 ) -> SASAReport:
     """Measure SASA on a model and a data set.
@@ -230,8 +230,8 @@ def sasa_report(
             contest of 5 splits in place of 15.
         replicates: of the bootstrap over test groups.
         batch_size: rows per forward.
-        random_state: seed of everything drawn.
-        folder: where the passes of each batch are kept, so that a stopped report continues.
+        seed: of everything drawn.
+        out: where the passes of each batch are kept, so that a stopped report continues.
         strict: stop at the first sample that cannot be encoded; else it is left out and named in the notes.
 
     Raises:
@@ -242,10 +242,10 @@ def sasa_report(
         seeds = min(seeds, 3)
     notes: list[str] = []
     note = None if strict else lambda sample, error: notes.append(f"left out: {error}")
-    train, test = (readable(model, part, note) for part in parts_of(data, n_train, n_test, random_state))
-    split = make_split(train, test, replicates, random_state)
+    train, test = (readable(model, part, note) for part in parts_of(data, n_train, n_test, seed))
+    split = make_split(train, test, replicates, seed)
     blocks = candidate_blocks(model, candidates, 4 if quick else model.n_blocks)
-    options = {"mode": mode, "positions": positions, "projection": projection, "random_state": random_state}
+    options = {"mode": mode, "positions": positions, "projection": projection, "random_state": seed}
     template = SASA(features=features, C=C, batch_size=batch_size, **options)  # type: ignore[arg-type]
     cells = {(s, f): template.cell(s, f) for s in blocks for f in blocks if s < f}
     asked, chosen_by = _asked(model, roles, safety_block, fused_block, notes)
@@ -254,8 +254,8 @@ def sasa_report(
     every = range(model.n_blocks)
     wanted = list(cells.values())
     with part(0.0, 0.3, f"map of {len(wanted)} pairs of blocks, {len(train)} + {len(test)} samples"):
-        made = extract(model, split.samples, wanted, features, batch_size, every, folder=folder)  # type: ignore[arg-type]
-    fold = group_folds(split.y_train, groups_of(train), min(4, len(set(groups_of(train)))), random_state)
+        made = extract(model, split.samples, wanted, features, batch_size, every, out=out)  # type: ignore[arg-type]
+    fold = group_folds(split.y_train, groups_of(train), min(4, len(set(groups_of(train)))), seed)
     reference, _ = scores_on_test(split, made.plain)
     with part(0.3, 0.4, "probes of the map"):
         table = gain_map(split, made, list(cells.values()), reference)
@@ -267,7 +267,7 @@ def sasa_report(
     others = variant_cells(cell, any(sample.images for sample in split.samples), controls_only=quick)
     with part(0.4, 0.5, f"controls at blocks {cell.safety} and {cell.fused}"):
         varied = extract(
-            model, split.samples, list(others.values()), features, batch_size, (cell.fused,), made.engine, folder  # type: ignore[arg-type]
+            model, split.samples, list(others.values()), features, batch_size, (cell.fused,), made.engine, out  # type: ignore[arg-type]
         )  # fmt: skip
     rows: dict[str, np.ndarray] = {REFERENCE: made.plain, MAIN: made.cells[cell]}
     rows |= {name: varied.cells[other] for name, other in others.items()}
@@ -282,25 +282,25 @@ def sasa_report(
     by_name = {row["name"]: row for row in controls}
     gain = by_name[MAIN]["over_reference"]
     with part(0.55, 0.65, "label efficiency"):
-        curve = label_efficiency(split, rows[MAIN], rows[REFERENCE], sizes, seeds, random_state)
+        curve = label_efficiency(split, rows[MAIN], rows[REFERENCE], sizes, seeds, seed)
     entrants = list(cells.values()) if given is None else [cell]
     with part(0.65, 0.9, "contest with its rivals"):
         contest = run_contest(model, split, made, entrants, features, batch_size, 1 if quick else REPEATS)
     fitted = {
-        name: TunedProbe().fit(split.parts(rows[name])[0], split.y_train, groups_of(train), random_state)
+        name: TunedProbe().fit(split.parts(rows[name])[0], split.y_train, groups_of(train), seed)
         for name in (MAIN, REFERENCE)
     }
     moves = [_conveyed(model, split, cell, made, template, rows, replicates)]
     moves += [_other_set(model, other, cell, made, template, fitted, n_test, replicates) for other in transfer_to]
     guard = [_guard(split, made, rows[MAIN], fold, fpr, C, model) for fpr in FALSE_POSITIVES]
     cost = _cost(model, split, features, batch_size, cell, made.engine)
-    few = [test[i] for i in limited_rows(test, 32 if quick else 128, random_state)]
+    few = [test[i] for i in limited_rows(test, 32 if quick else 128, seed)]
     with part(0.92, 0.96, "refusal log-odds by block"):
-        causal = causal_report(model, few, cell, batch_size, replicates, random_state, made.engine)
+        causal = causal_report(model, few, cell, batch_size, replicates, seed, made.engine)
     patching: dict[str, Any] = {"done": False, "reason": "left out of the quick report"}
     if not quick:
         with part(0.96, 1.0, "patch grids before and after the projection"):
-            patching, _ = patching_report(model, test, cell, batch_size=batch_size, random_state=random_state)
+            patching, _ = patching_report(model, test, cell, batch_size=batch_size, seed=seed)
     setting = {
         "model": model.name,
         "data": getattr(data, "name", ""),

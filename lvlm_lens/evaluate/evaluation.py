@@ -135,12 +135,12 @@ def evaluate(
     refused: str | Callable[[str], bool] = "lens",
     max_new_tokens: int = 32,
     batch_size: int = 32,
-    folder: Path | str | None = None,
+    out: Path | str | None = None,
     inside: bool = False,
     judge: TextModel | EndpointJudge | None = None,
     rubric: str = "harmful",
     replicates: int = 1000,
-    random_state: int = 0,
+    seed: int = 0,
 ) -> EvaluationResult:
     """Ask the undefended model and every defence, and compare.
 
@@ -154,28 +154,28 @@ def evaluate(
             is no refusal by it is told apart into deflection and compliance by the question.
         max_new_tokens: longest answer; a generation that never ends is cut there and counted.
         batch_size: samples a batch.
-        folder: ledgers are written here, and answers found there are not asked again.
+        out: folder; ledgers are written here, and answers found there are not asked again.
         inside: also measure each system's atlas on the test samples (:mod:`~lvlm_lens.evaluate.inside`).
         judge: also have the answers to harmful requests judged (:mod:`~lvlm_lens.evaluate.judges`).
         rubric: of the judge; one with a yes or no.
         replicates: of the bootstrap over groups.
-        random_state: seed.
+        seed: of the bootstrap and of the folds.
 
     Raises:
         DataError: no labelled samples of both classes to ask.
         UsageError: two defences of one name.
-        RunFolderError: ``folder`` holds answers of another run.
+        RunFolderError: ``out`` holds answers of another run.
     """
     scorer = ReactionScorer(refused)
     names = [NONE, *(defense.name for defense in defenses)]
     if len(set(names)) != len(names):
         raise UsageError(f"two defences have the same name ({', '.join(names[1:])}); give each another name")
     asking = Asking(
-        model, data, train, limit, train_limit, max_new_tokens, batch_size, folder, random_state, bool(defenses)
+        model, data, train, limit, train_limit, max_new_tokens, batch_size, out, seed, bool(defenses)
     )
     fit_on, test = asking.fit_on, asking.test
     labels = np.array([int(sample.harmful or 0) for sample in test])
-    weights = Resampling([s.group or s.id for s in test], replicates, random_state).weights()
+    weights = Resampling([s.group or s.id for s in test], replicates, seed).weights()
     answers: dict[str, list[Answer]] = {}
     rows: list[dict[str, Any]] = []
     table: InsideTable | None = None
@@ -196,14 +196,14 @@ def evaluate(
                 scores = score(model, [test[n] for n in read])
             row["detection"] = _detection(scores, labels[read], weights[:, read])
         if judge is not None:
-            place = Path(folder) if folder is not None else None
+            place = Path(out) if out is not None else None
             with part(0.75, 0.85):
                 row["judged"] = judged_success(name, judge, rubric, test, found, place)
         if inside:
             with part(0.85, 1.0, "reading inside"):
                 if defense is None or table is None:
                     shown = [sample for sample, answer in zip(test, found, strict=True) if not answer.error]
-                    table = InsideTable(model, shown, batch_size, random_state)
+                    table = InsideTable(model, shown, batch_size, seed)
                 else:
                     table.add(defense)  # type: ignore[arg-type]
         rows.append(row)

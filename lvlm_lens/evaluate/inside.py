@@ -44,17 +44,17 @@ class InsideTable:
         model: the undefended model.
         samples: labelled samples, both classes.
         batch_size: rows per forward.
-        random_state: seed of folds, shuffles and bootstrap.
+        seed: of folds, shuffles and bootstrap.
     """
 
-    def __init__(self, model: LVLM, samples: Sequence[Sample], batch_size: int = 32, random_state: int = 0) -> None:
-        self.model, self.samples, self.random_state = model, list(samples), random_state
+    def __init__(self, model: LVLM, samples: Sequence[Sample], batch_size: int = 32, seed: int = 0) -> None:
+        self.model, self.samples, self.seed = model, list(samples), seed
         self.before = gather(model, self.samples, batch_size=batch_size)
         self.located = self._located(self.before)
         self.rows = [self._row("none", self.located, None)]
 
     def _located(self, evidence: Evidence) -> Located:
-        return locate_roles(evidence, probe=LinearProbe(permutations=20), random_state=self.random_state)
+        return locate_roles(evidence, probe=LinearProbe(permutations=20), seed=self.seed)
 
     def add(self, defense: Inside) -> dict[str, Any]:
         """Measure one fitted defence; a defence that cannot be captured becomes a row that says why."""

@@ -54,7 +54,7 @@ def judged_success(
     rubric: str,
     samples: Sequence[Sample],
     answers: Sequence[Answer],
-    folder: Path | None = None,
+    out: Path | None = None,
 ) -> dict[str, Any]:
     """Judged attack success of one system: a rate, ``unread`` verdicts and the reasons of the first of them.
 
@@ -75,7 +75,7 @@ def judged_success(
         "prompt": asked.prompt,
         "answers": said,
     }
-    ledger = AnswerLedger(folder / f"verdicts-{system}-{asked.name}.jsonl" if folder is not None else None, head)
+    ledger = AnswerLedger(out / f"verdicts-{system}-{asked.name}.jsonl" if out is not None else None, head)
     left = [(s, a) for s, a in seen if s.id not in ledger.answers]
     failures: dict[str, str] = {}
     for start in each(range(0, len(left), STEP), lambda start: f"waiting for {_name(judge)}, {start} of {len(left)}"):

@@ -80,7 +80,7 @@ def locate_roles(
     *,
     labels: np.ndarray | None = None,
     probe: LinearProbe | None = None,
-    random_state: int = 0,
+    seed: int = 0,
 ) -> Located:
     """Measure the three curves and read the roles off them.
 
@@ -90,7 +90,7 @@ def locate_roles(
             compared.
         labels: 1, 0 or -1 a sample instead of the joint labels (shuffled ones, for a check).
         probe: settings of the probes (folds, C, permutations, replicates).
-        random_state: seed of folds, shuffles and bootstrap.
+        seed: of folds, shuffles and bootstrap.
 
     Raises:
         DataError: one class only, or too few groups for the folds.
@@ -102,7 +102,7 @@ def locate_roles(
     if twin is not None:
         twin = _same_samples(twin, evidence)
     settings = (probe or LinearProbe()).get_params()
-    settings["random_state"] = random_state
+    settings["random_state"] = seed
     used = evidence.rows(known)
     used_twin = None if twin is None else twin.rows(known)
     y, groups = labels[known], group_names(used.samples)

@@ -225,12 +225,12 @@ def fit_or_load(study: Study) -> TunedLens:
     chosen = np.random.default_rng(study.seed).permutation(names)[: max(1, len(names) // 3)]
     rows = study.some(np.flatnonzero(np.isin(study.groups, chosen)), CHATS)
     samples = [study.samples[row] for row in rows]
-    study.tell("tuned lens", 0, 1)
+    study.progress("tuned lens", 0, 1)
     states, number = chat_states(study.model, samples, blocks, batch_size=study.batch_size, seed=study.seed)
     tuned = train_tuned_lens(
         study.lens, states, blocks, number, seed=study.seed, trained_on=[sample.id for sample in samples]
     )
-    study.tell("tuned lens", 1, 1)
+    study.progress("tuned lens", 1, 1)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         tuned.save(path)

@@ -44,7 +44,7 @@ def measure(context: Context, material: Material) -> Outcome:
         quick=context.limit is not None,
         replicates=context.replicates,
         batch_size=context.batch_size,
-        random_state=context.seed,
+        seed=context.seed,
     )
     train, test = parts_of(material.data, context.limit, context.limit, context.seed)
     blocks = report.setting["safety_block"], report.setting["fused_block"]

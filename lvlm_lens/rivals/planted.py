@@ -77,16 +77,16 @@ def run_planted(
     models: int = 18,
     pairs: Sequence[int] = PAIRS,
     seed: int = 5,
-    folder: Path | None = None,
-    tell: Callable[[str, int, int], None] | None = None,
+    out: Path | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Ask every procedure on ``models`` constructed models.
 
     Args:
         procedures: in order; models: number of them, of all kinds and strengths by turns; pairs: sample sizes, the
             smaller ones the first pairs of the largest; seed: of models and items.
-        folder: where each model's outcomes are kept, so that a run that was stopped goes on; ``None`` keeps nothing.
-        tell: called with ("constructed models", done, all).
+        out: folder where each model's outcomes are kept, so that a run that was stopped goes on; ``None`` keeps nothing.
+        progress: called with ("constructed models", done, all).
 
     Returns:
         JSON-ready: settings, ``rows`` (one a procedure, pairs and strength, and one over all strengths), ``trials``.
@@ -95,12 +95,12 @@ def run_planted(
     if models < 1 or not sizes or sizes[0] < 20:
         raise UsageError(f"{models} models of {list(pairs)} pairs; give a model and at least 20 pairs")
     outcomes: list[PlantedOutcome] = []
-    if tell is not None:
-        tell("constructed models", 0, models)
+    if progress is not None:
+        progress("constructed models", 0, models)
     for number in range(models):
-        outcomes += _kept_model(folder, number, seed, procedures, sizes)
-        if tell is not None:
-            tell("constructed models", number + 1, models)
+        outcomes += _kept_model(out, number, seed, procedures, sizes)
+        if progress is not None:
+            progress("constructed models", number + 1, models)
     return {
         "models": models, "pairs": sizes, "seed": seed, "rows": tabulate(outcomes),
         "trials": [asdict(outcome) for outcome in outcomes],

@@ -39,7 +39,7 @@ def read_all(
     model: LVLM,
     evidence: Evidence,
     pairs: Sequence[Pair] | None = None,
-    folder: Path | None = None,
+    out: Path | None = None,
     batch_size: int = 32,
     seed: int = 0,
     wanted: Collection[str] | None = None,
@@ -50,7 +50,7 @@ def read_all(
         model: the model.
         evidence: its evidence at the last prompt token, all blocks (:func:`~lvlm_lens.measures.evidence.gather`).
         pairs: matched pairs, ``clean`` the harmful member; those that behave differently are patched.
-        folder: where finished parts are kept; ``None`` keeps nothing.
+        out: folder where finished parts are kept; ``None`` keeps nothing.
         batch_size: rows per forward.
         seed: of folds and of the choice of pairs.
         wanted: fields of :class:`~.readings.Readings` that are needed; all by default.
@@ -69,7 +69,7 @@ def read_all(
         "cosines": lambda: {"cosines": _cosines(model, evidence)},
         "heads": lambda: _heads(model, samples, labels, groups, batch_size, seed),
         "push": lambda: {"push": _push(model, samples, evidence.blocks, batch_size)},
-        "pairs": lambda: _mediated(model, evidence, pairs or (), folder, seed),
+        "pairs": lambda: _mediated(model, evidence, pairs or (), out, seed),
         "first_token": lambda: _first_token(model, evidence, labels, groups, seed),
     }
     made: dict[str, Any] = {}
@@ -78,7 +78,7 @@ def read_all(
         if wanted is not None and not set(wanted) & set(_GIVES.get(name, (name,))):
             continue
         with stage(f"reading: {name.replace('_', ' ')}"):
-            found = _kept(folder, name, read)
+            found = _kept(out, name, read)
         if isinstance(found, str):
             reasons |= dict.fromkeys(_GIVES.get(name, (name,)), found)
         else:

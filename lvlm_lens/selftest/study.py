@@ -53,7 +53,7 @@ def run_study(
     seed: int = 1,
     replicates: int = 300,
     permutations: int = 30,
-    tell: Callable[[str, int, int], None] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Run the study.
 
@@ -63,7 +63,7 @@ def run_study(
         pairs: sample sizes, pairs of one harmful and one harmless item.
         seed: of the study; seeds below 1 were used while the locators were written.
         replicates, permutations: of intervals and nulls.
-        tell: called with ("models", done, all).
+        progress: called with ("models", done, all).
 
     Returns:
         JSON-ready: ``measures`` (rows), ``order_test`` (rows), ``standing`` by measure, settings, and every trial.
@@ -72,12 +72,12 @@ def run_study(
     if models < 1 or not sizes or sizes[0] < 20:
         raise UsageError(f"{models} models of {list(pairs)} pairs; a study needs a model and at least 20 pairs")
     trials = []
-    if tell is not None:
-        tell("models", 0, models)
+    if progress is not None:
+        progress("models", 0, models)
     for number, plan in enumerate(plans(models, seed)):
         trials.append(run_trial(plan, sizes, replicates, permutations, others=_asks_others(number)))
-        if tell is not None:
-            tell("models", number + 1, models)
+        if progress is not None:
+            progress("models", number + 1, models)
     return {
         "models": models, "pairs": list(sizes), "seed": seed, "replicates": replicates, "permutations": permutations,
         "seconds": sum(trial.seconds for trial in trials), **tabulate(trials, sizes),

@@ -106,7 +106,7 @@ def run_trial(
     probe = LinearProbe(replicates=replicates, permutations=permutations)
     for size in pairs:
         part = whole.first(size)
-        located = locate_roles(part.evidence, part.twin, probe=probe, random_state=plan.seed)
+        located = locate_roles(part.evidence, part.twin, probe=probe, seed=plan.seed)
         for measure, role in ROLE_MEASURES.items():
             outcomes.append(_outcome(measure, size, known[measure], located.roles[role]))
         if plan.gap is not None:

@@ -28,7 +28,7 @@ Tell = Callable[[str, int, int], None]
 
 
 def defence_stage(
-    model: LVLM, data: Dataset, roles: LayerRoles, seed: int, tell: Tell, batch_size: int, folder: Path
+    model: LVLM, data: Dataset, roles: LayerRoles, seed: int, progress: Tell, batch_size: int, folder: Path
 ) -> tuple[dict[str, Any], SASAReport | None]:
     """SASA's quick report on the labelled items; a plain summary with the verdict, beside the report.
 
@@ -41,8 +41,8 @@ def defence_stage(
     try:
         with stage("SASA"):
             report = sasa_report(
-                model, _labelled(data), roles=roles, quick=True, batch_size=batch_size, random_state=seed,
-                folder=folder / "passes",
+                model, _labelled(data), roles=roles, quick=True, batch_size=batch_size, seed=seed,
+                out=folder / "passes",
             )  # fmt: skip
     except (DataError, ModelError, UsageError) as error:  # too few groups, or a family without a state to project
         return {"done": False, "reason": str(error)}, None
@@ -71,7 +71,7 @@ TRAINING, ASKED, LONGEST = 80, 40, 12
 
 
 def table_stage(
-    model: LVLM, data: Dataset, report: SASAReport | None, seed: int, tell: Tell, batch_size: int, folder: Path
+    model: LVLM, data: Dataset, report: SASAReport | None, seed: int, progress: Tell, batch_size: int, folder: Path
 ) -> tuple[dict[str, Any], EvaluationResult | None]:
     """A small defence table: a safety prompt, a probe on the first token, and SASA's guard where it was measured.
 
@@ -85,7 +85,7 @@ def table_stage(
     def ask() -> EvaluationResult:
         return evaluate(
             model, _labelled(data), defenses, limit=ASKED, train_limit=TRAINING, max_new_tokens=LONGEST,
-            batch_size=batch_size, folder=folder, random_state=seed,
+            batch_size=batch_size, out=folder, seed=seed,
         )  # fmt: skip
 
     try:

@@ -31,7 +31,7 @@ def draw_figures(
     evidence: Evidence,
     located: Located,
     backbone: dict[str, Any] | None,
-    tell: Tell,
+    progress: Tell,
     findings: Findings,
 ) -> list[dict[str, str]]:
     """Draw and write every figure; returns name, files and caption of each."""
@@ -125,12 +125,12 @@ def draw_figures(
     ]
     made = []
     for number, (name, caption, draw) in enumerate(drawn):
-        tell("drawing figures", number, len(drawn))
+        progress("drawing figures", number, len(drawn))
         png, svg = save_figure(draw(), folder, name)
         made.append({"name": name, "png": png, "svg": svg, "caption": caption})
     page = interactive_atlas(located.curves, located.roles, f"Safety atlas of {model.name}")
     made[0]["html"] = save_interactive(page, folder, "atlas")
-    tell("drawing figures", len(drawn), len(drawn))
+    progress("drawing figures", len(drawn), len(drawn))
     return made
 
 

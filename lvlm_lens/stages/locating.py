@@ -42,7 +42,7 @@ class Locating(Stage):
             probe = LinearProbe(
                 folds=settings.folds, permutations=settings.permutations, replicates=settings.replicates
             )
-            located = locate_roles(read.evidence, read.twin, probe=probe, random_state=run.seed)
+            located = locate_roles(read.evidence, read.twin, probe=probe, seed=run.seed)
         run.found[self.name] = located
         run.curves |= located.curves
         run.notes[:0] = located.notes

@@ -56,7 +56,7 @@ class PatchRun:
         return load_inputs(self.config)
 
     def work(
-        self, model: LVLM, data: Dataset, tell: Callable[[str, int, int], None] = lambda stage, done, total: None
+        self, model: LVLM, data: Dataset, progress: Callable[[str, int, int], None] = lambda stage, done, total: None
     ) -> tuple[GridWork, Dataset]:
         """The grid's work, and the data without what cannot be read.
 
@@ -67,7 +67,7 @@ class PatchRun:
         on_error: OnError = lambda sample, error: broken.update({sample.id: str(error)})  # noqa: E731
         if self.all_pairs:
             kept = None if self.config.strict else on_error
-            readable(model, data, kept, lambda done, total: tell("reading", done, total))
+            readable(model, data, kept, lambda done, total: progress("reading", done, total))
             data = without_broken(data, broken)
             able, counts = data.pairs(), "the data set has no matched pairs (column counterfactual)"
             able = [pair for pair in able if pair.swap == "image"] or able  # of one kind: their spans are not the same
@@ -75,7 +75,7 @@ class PatchRun:
             home = claim_folder(self.folder / READING, SCHEMA, self.config, model, data)
             evidence = gather_resumable(
                 model, data, home.path / SHARDS, self.config, on_error,
-                lambda done, total: tell("reading", done, total),
+                lambda done, total: progress("reading", done, total),
             )  # fmt: skip
             data = without_broken(data, broken)
             able, counts = behaving_pairs(data, evidence)

@@ -72,7 +72,7 @@ def robustness_stage(study: Study) -> dict[str, Any]:
         table = robustness_table(role, reference, variants)
         tables[role] = _records(table)
         summaries[role] = _records(summary(table))
-        study.tell("robustness", len(tables), 3)
+        study.progress("robustness", len(tables), 3)
     return {"done": True, "items": len(rows), "tables": tables, "summary": summaries}
 
 
@@ -107,7 +107,7 @@ def _readings(study: Study, rows: np.ndarray) -> tuple[dict[str, dict[str, Readi
             made = read_elsewhere(
                 study.model, shown, where, study.evidence.blocks, study.evidence.refusal_ids,
                 batch_size=study.batch_size,
-                progress=lambda done, total: study.tell(f"reading: {next(iter(named))[1]}", done, total), **options,
+                progress=lambda done, total: study.progress(f"reading: {next(iter(named))[1]}", done, total), **options,
             )  # fmt: skip
         except LensError as error:
             failed.update(dict.fromkeys(named, error))
@@ -154,4 +154,4 @@ def _lens(activations: Any, labels: np.ndarray, groups: np.ndarray, seed: int) -
     source = as_blocks(activations)
     scores = np.concatenate([source.block(block) for block in source.blocks], 1)
     settings = {"random_state": seed, "replicates": 300, "permutations": 40}
-    return lens_curve(scores, source.blocks, labels, groups, group_folds(labels, groups, random_state=seed), settings)
+    return lens_curve(scores, source.blocks, labels, groups, group_folds(labels, groups, seed=seed), settings)

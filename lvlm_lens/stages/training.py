@@ -140,7 +140,7 @@ def train_with_controls(
         limit=limit,
         max_new_tokens=max_new_tokens,
         batch_size=batch_size,
-        folder=job.folder,
+        out=job.folder,
     )
     table = TrainingTable(found.rows, found.tests, found.setting, [*notes, *found.notes])
     write_table(table, job.folder)
@@ -163,7 +163,7 @@ def compare_trainings(
     limit: int | None = None,
     max_new_tokens: int = 96,
     batch_size: int = 32,
-    folder: Path | None = None,
+    out: Path | None = None,
 ) -> TrainingTable:
     """Ask the base and every training the same requests.
 
@@ -171,7 +171,7 @@ def compare_trainings(
         base: untrained; folders: adapter folders by the name of their row.
         train: what they were trained on, for the words of the swap; test: what is asked.
         limit, max_new_tokens, batch_size: as in :func:`train_with_controls`.
-        folder: ledgers of answers are kept in ``folder/answers``; an answer there is not asked for again.
+        out: folder; ledgers of answers are kept in ``out/answers``; an answer there is not asked for again.
     """
     defenses: list[Any] = []
     for name, place in folders.items():
@@ -179,9 +179,9 @@ def compare_trainings(
         found.name = name  # type: ignore[misc]
         defenses.append(found)
     plain = [sample if base.takes_images else sample.without_images() for sample in test]
-    kept = folder / "answers" if folder is not None else None
+    kept = out / "answers" if out is not None else None
     options: dict[str, Any] = {"limit": limit, "max_new_tokens": max_new_tokens, "batch_size": batch_size}
-    first = evaluate(base, Dataset(plain), defenses, train=[], folder=kept, **options)
+    first = evaluate(base, Dataset(plain), defenses, train=[], out=kept, **options)
     rows = {row["system"]: _kept(row) for row in first.rows}
     notes = list(first.notes)
     words: dict[str, str] = {}
@@ -190,8 +190,8 @@ def compare_trainings(
     except DataError as error:
         notes.append(f"one word: {error}")
     else:
-        beside = folder / "answers-one-word" if folder is not None else None
-        second = evaluate(base, Dataset(swapped), defenses, train=[], folder=beside, **options)
+        beside = out / "answers-one-word" if out is not None else None
+        second = evaluate(base, Dataset(swapped), defenses, train=[], out=beside, **options)
         for row in second.rows:
             for name in ("attack_success", "over_refusal"):
                 rows[row["system"]][f"{name}_word"] = row[name]

@@ -47,7 +47,7 @@ MEASURE_TITLES = {
 def located_roles(base: LVLM, data: Sequence[Sample], batch_size: int = 32, seed: int = 0) -> LayerRoles:
     """The roles of the untrained base on the training samples, without the twin (a quick look)."""
     evidence = gather(base, [s for s in data if s.harmful is not None], batch_size=batch_size)
-    return locate_roles(evidence, probe=LinearProbe(permutations=20), random_state=seed).roles
+    return locate_roles(evidence, probe=LinearProbe(permutations=20), seed=seed).roles
 
 
 def windows_of(roles: LayerRoles, depth: int, width: int | None = None) -> tuple[dict[str, str], list[str]]:
@@ -122,7 +122,7 @@ def training_study(
             raise DataError("no test request says in words what its picture shows (text_only), so nothing is compared")
         result = evaluate(
             base, Dataset(samples), defenses, train=[], limit=limit, max_new_tokens=max_new_tokens,
-            batch_size=batch_size, folder=job.folder / f"answers-{form}",
+            batch_size=batch_size, out=job.folder / f"answers-{form}",
         )  # fmt: skip
         by_id = {sample.id: sample for sample in samples}
         outcomes = {

@@ -195,7 +195,7 @@ def measure_row(name: str, dtype: torch.dtype, device: str, pictures: int) -> di
     row["difference"]["lens"] = _share(torch.from_numpy(evidence.lens_log_odds), plain.lens)
 
     probe = LinearProbe(folds=4, permutations=20, replicates=100)
-    timed("locate", lambda: locate_roles(evidence, None, probe=probe, random_state=0))
+    timed("locate", lambda: locate_roles(evidence, None, probe=probe, seed=0))
     labels, groups = harm_labels(samples), group_names(samples)
     curves = [probe.fit(x, labels, groups).curve_.value for x in (evidence.resid, plain.resid.numpy())]
     row["difference"]["locate"] = float(np.abs(curves[0] - curves[1]).max())

@@ -26,14 +26,14 @@ SEED = 2
 
 
 def run_audit(
-    draws: int = DRAWS, seed: int = SEED, tell: Callable[[str, int, int], None] | None = None
+    draws: int = DRAWS, seed: int = SEED, progress: Callable[[str, int, int], None] | None = None
 ) -> dict[str, Any]:
     """Draw every case.
 
     Args:
         draws: of a case that asks for a level, an order or an onset; others take a half to a tenth.
         seed: of everything drawn.
-        tell: called with ("planted cases", kinds done, all).
+        progress: called with ("planted cases", kinds done, all).
 
     Returns:
         JSON-ready: ``cases``, ``draws``, ``seed``, ``seconds``, ``missed`` (how many targets).
@@ -44,8 +44,8 @@ def run_audit(
     rows: list[Case] = []
     for number, cases in enumerate(CASES):
         rows += cases(draws, seed)
-        if tell is not None:
-            tell("planted cases", number + 1, len(CASES))
+        if progress is not None:
+            progress("planted cases", number + 1, len(CASES))
     return {
         "draws": draws, "seed": seed, "seconds": round(time.process_time() - begin, 1),
         "missed": sum(row.reached is False for row in rows), "cases": [row.to_dict() for row in rows],
