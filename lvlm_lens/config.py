@@ -17,69 +17,74 @@ MATCHES = ("nuisance",)
 """What harmful and harmless items can be made alike in."""
 
 
+def _setting(default: Any, about: str, unset: str | None = None, word: str | None = None, **option: Any) -> Any:
+    """A field of :class:`SweepConfig`: its default, and what its option on the command line says.
+
+    ``unset`` says what holds where nothing is given, where the default itself would not tell; ``word`` is the option
+    where it is not the field's name; ``option`` goes to argparse.
+    """
+    return field(default=default, metadata={"help": about, "unset": unset, "word": word, "option": option})
+
+
 @dataclass(frozen=True)
 class SweepConfig:
-    """What a sweep runs on and how.  Field names are the command line's long options.
+    """What a sweep runs on and how: the one place of the names, defaults and meanings that commands share.
 
-    Attributes:
-        model: embedded name, checkpoint folder or hub id.
-        dataset: registered name, file, or hub id; root: where its files or images are.
-        split, subset: of the data set, where it has them.
-        out: run folder; ``figures/MODEL-DATASET`` by default.
-        limit: at most so many items, whole groups at a time.
-        match: ``nuisance`` keeps equally many harmful and harmless items that are alike in length, picture size and
-            brightness (:func:`lvlm_lens.data.matching.balanced`).
-        blocks: e.g. ``0-5,8,-1``; all by default.
-        positions: position specification at which the residual stream is read.
-        seed: of folds, shuffles, bootstrap, twin and the choice of a limited set.
-        device, device_map, dtype, attn, revision, trust_remote_code: as transformers takes them.
-        adapter: folder of a PEFT adapter for the model; quantize: ``4bit`` or ``8bit``.
-        system: system prompt of every request.
-        batch_size: rows per forward.
-        backbone: language-only backbone to compare with (``mini-backbone`` for ``mini``, ``smol-text`` for ``smol``).
-        twin: measure the random-weight twin too.
-        pairs: matched pairs that are patched; 0 leaves patching out.
-        sasa: measure what SASA's projection gains.
-        defenses: ask a few defences on a few requests.
-        measures: ``default``, ``all``, or names with commas (:mod:`lvlm_lens.stages.measuring`).
-        folds, permutations, replicates: of the probes, their null and their intervals.
-        strict: stop at the first record that cannot be used.
-        special_tokens: ``refuse`` samples whose words hold a special token of the tokenizer, or ``escape`` it.
-        columns: data columns by meaning, for tables (``text``, ``image``, ``label``, ``group`` ...).
+    A field is a key of a YAML file and, with dashes, an option of the command line
+    (:func:`lvlm_lens.commands.options.add_settings` makes it from the field's metadata); ``columns`` names the data
+    columns of a table by meaning (``text``, ``image``, ``label``, ``group`` ...).  ``lvlm-lens sweep --help`` lists
+    them all.
     """
 
-    model: str = "mini"
-    dataset: str = "mini"
-    root: str | None = None
-    split: str | None = None
-    subset: str | None = None
-    out: str | None = None
-    limit: int | None = None
-    match: str | None = None
-    blocks: str | None = None
-    positions: str = "last"
-    seed: int = 0
-    device: str | None = None
-    dtype: str = "auto"
-    revision: str | None = None
-    device_map: str | None = None
-    attn: str | None = None
-    trust_remote_code: bool = False
-    adapter: str | None = None
-    quantize: str | None = None
-    system: str | None = None
-    batch_size: int = 32
-    backbone: str | None = None
-    twin: bool = True
-    pairs: int = 10
-    sasa: bool = True
-    defenses: bool = True
-    measures: str = "default"
-    folds: int = 5
-    permutations: int = 50
-    replicates: int = 1000
-    strict: bool = False
-    special_tokens: Handling = "refuse"
+    model: str = _setting("mini", "embedded name, checkpoint folder, GGUF file or hub id", metavar="NAME")
+    dataset: str = _setting("mini", "registered name, file or hub id", metavar="NAME")
+    root: str | None = _setting(
+        None, "folder of the set's files, or of a table's images", "$LVLM_LENS_DATA", metavar="DIR"
+    )
+    split: str | None = _setting(None, "train, validation, test ... where the set has splits", "all")
+    subset: str | None = _setting(None, "a part of the data set by its own name", "all")
+    out: str | None = _setting(
+        None, "run folder; the same command continues it", "figures/MODEL-DATASET", metavar="DIR"
+    )
+    limit: int | None = _setting(None, "at most N items, whole groups at a time", "all", metavar="N")
+    match: str | None = _setting(
+        None, "keep equally many harmful and harmless items alike in length, picture size, brightness", "no",
+        choices=MATCHES,
+    )  # fmt: skip
+    blocks: str | None = _setting(None, "e.g. 0-5,8,-1", "all")
+    positions: str = _setting("last", "where the residual stream is read, e.g. last or question[-4:]")
+    seed: int = _setting(0, "seed of everything random")
+    device: str | None = _setting(None, "cpu, cuda, cuda:1 ...", "cuda where there is one")
+    dtype: str = _setting("auto", "float32, bfloat16, float16 or auto, the checkpoint's own")
+    revision: str | None = _setting(None, "hub revision of the model", "the newest")
+    device_map: str | None = _setting(
+        None, 'auto, balanced, or JSON such as {"": 0, "lm_head": "disk"}', "no", metavar="MAP"
+    )
+    attn: str | None = _setting(
+        None, "attention kernel: sdpa, eager, flash_attention_2 ...", "the model's", metavar="KERNEL"
+    )
+    trust_remote_code: bool = _setting(False, "run Python code that comes with the checkpoint", "no")
+    adapter: str | None = _setting(None, "PEFT adapter: folder with adapter_config.json", "none", metavar="DIR")
+    quantize: str | None = _setting(
+        None, "quantise while loading, with bitsandbytes", "no", choices=("4bit", "8bit")
+    )
+    system: str | None = _setting(None, "system prompt of every request", "none", metavar="TEXT")
+    batch_size: int = _setting(32, "rows per forward", metavar="N")
+    backbone: str | None = _setting(
+        None, "language-only backbone to compare with", "the embedded model's own", metavar="NAME"
+    )
+    twin: bool = _setting(True, "leave out the random-weight twin", "measured", "--no-twin")
+    pairs: int = _setting(10, "matched pairs to patch; 0 for none", metavar="N")
+    sasa: bool = _setting(True, "leave SASA out", "measured", "--no-sasa")
+    defenses: bool = _setting(True, "leave the small defence table out", "made", "--no-defenses")
+    measures: str = _setting("default", "default, all, or names with commas; robustness too", metavar="NAMES")
+    folds: int = _setting(5, "folds of the probes")
+    permutations: int = _setting(50, "label shuffles of the null")
+    replicates: int = _setting(1000, "bootstrap replicates")
+    strict: bool = _setting(False, "stop at the first bad record", "leave it out")
+    special_tokens: Handling = _setting(  # noqa: RUF009
+        "refuse", "words that hold a special token: refuse the sample, or escape it", choices=HANDLING
+    )
     columns: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

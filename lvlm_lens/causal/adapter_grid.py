@@ -483,7 +483,7 @@ def _perception(plan: _Plan, states: np.ndarray, groups: Sequence[str]) -> tuple
     rows = states.reshape(len(configs), -1, states.shape[-1])  # [config, sample, d]
     names = np.tile(groups, 2)
     try:
-        fold = group_folds(labels, names, random_state=plan.seed)
+        fold = group_folds(labels, names, seed=plan.seed)
     except DataError as error:
         return pd.DataFrame(columns=columns), str(error)
     found = [out_of_fold(part, labels[:, None], fold, [_C], Settings())[0][:, 0, 0] for part in rows]

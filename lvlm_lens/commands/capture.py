@@ -10,6 +10,7 @@ from .console import progress_bars
 from .options import (
     add_output_options,
     add_run_options,
+    add_settings,
     config_from,
     left_out_line,
     next_line,
@@ -21,10 +22,11 @@ from .workers import add_worker_options, asked_for, run_jobs, shared_folder
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the capture."""
-    add_run_options(parser, "to be given: a folder or any fsspec address")
-    add = parser.add_argument_group("what is kept").add_argument
+    add_run_options(parser, out="folder or any fsspec address; the same command continues it", out_unset="to be given")
+    group = parser.add_argument_group("what is kept")
+    add = group.add_argument
     add("--sites", default="resid_post", help="sites, comma-separated; globs too (default: resid_post)")
-    add("--positions", help="which positions are kept, e.g. all, last, image[0] (default: last)")
+    add_settings(group, ["positions"], positions="which positions are kept, e.g. all, last, image[0]")
     add("--logits", action="store_true", help="keep the logits of the last prompt token (default: no)")
     add("--store-dtype", metavar="DTYPE", help="dtype of the copies (default: the model's own)")
     add_worker_options(parser)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .console import progress_bars
 from .options import (
+    NOT_KEPT,
     add_output_options,
     add_run_options,
     config_from,
@@ -21,7 +22,7 @@ from .workers import add_worker_options, asked_for, run_jobs, shared_folder
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the defence table."""
-    add_run_options(parser, "default: none, nothing is kept", "at most N test samples (default: all)")
+    add_run_options(parser, out_unset=NOT_KEPT, limit="at most N test samples, whole groups at a time")
     add = parser.add_argument_group("defences").add_argument
     add("--defense", default="all", metavar="NAME[,NAME]", help="by name, adapter folders, or all (default: all)")
     add("--train-limit", type=int, metavar="N", help="at most N training samples (default: all)")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .options import add_output_options, add_run_options, config_from, run_opening
+from .options import add_output_options, add_run_options, add_settings, config_from, run_opening
 from .workers import add_worker_options
 
 _LEFT = {"pairs": 0, "sasa": False, "defenses": False}
@@ -12,10 +12,10 @@ _LEFT = {"pairs": 0, "sasa": False, "defenses": False}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of locating: those of the sweep that concern it."""
-    from .sweep import add_reading_options
+    from .sweep import READING
 
     add_run_options(parser)
-    add_reading_options(parser.add_argument_group("what is read and measured").add_argument)
+    add_settings(parser.add_argument_group("what is read and measured"), READING)
     add_worker_options(parser)
     add_output_options(parser)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
 
 from ..columns import USUAL
-from ..config import HANDLING, SweepConfig, resolve_config
+from ..config import SweepConfig, resolve_config
 
 _COLUMNS = {
     "id": "the item's name", "text": "the words", "image": "the picture's file",
@@ -18,7 +19,35 @@ _COLUMNS = {
     "category": "kind of harm", "counterfactual": "id of the item that differs in one thing",
     "text_only": "the same request said in words",
 }  # fmt: skip
-_DEFAULTS = SweepConfig()
+NOT_KEPT = "none, nothing is kept"
+_FIELDS = {field.name: field for field in fields(SweepConfig)}
+_MODEL = ("model", "adapter", "quantize", "device", "device_map", "dtype", "attn", "revision", "trust_remote_code",
+          "system")  # fmt: skip
+_DATA = ("dataset", "root", "split", "subset", "limit", "strict", "special_tokens")
+_RUN = ("out", "seed", "batch_size")
+
+
+def add_settings(parser: Any, names: Sequence[str], **words: str) -> None:
+    """The options of settings of a run, made from :class:`~lvlm_lens.config.SweepConfig`.
+
+    An option that is not given stays ``None``: a YAML file may set it, else the field's default holds.
+
+    Args:
+        parser: a parser or a group of one.
+        names: fields.
+        words: other words for a field's ``NAME`` or, as ``NAME_unset``, for what holds where it is not given.
+    """
+    for name in names:
+        field, about = _FIELDS[name], _FIELDS[name].metadata
+        option = dict(about["option"])
+        unset = words.get(f"{name}_unset") or about["unset"] or str(field.default)
+        if isinstance(field.default, bool):
+            option |= {"action": "store_const", "const": not field.default}
+        elif isinstance(field.default, int) or "int" in str(field.type):
+            option["type"] = int
+        # argparse formats the help with %, and a setting's words may hold one
+        said = f"{words.get(name, about['help'])} (default: {unset})".replace("%", "%%")
+        parser.add_argument(about["word"] or f"--{name.replace('_', '-')}", dest=name, help=said, **option)
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -28,27 +57,20 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     add("--quiet", action="store_true", help="no first line, no progress bars, no summary (default: all three)")
 
 
+def setting(options: argparse.Namespace, name: str) -> Any:
+    """What an option of :func:`add_settings` was given, else its field's default."""
+    given = getattr(options, name)
+    return _FIELDS[name].default if given is None else given
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Which model, and how it is loaded: of every command that runs one."""
-    add = parser.add_argument_group("model").add_argument
-    add("--model", metavar="NAME", help="embedded name, checkpoint folder, GGUF file or hub id (default: mini)")
-    add("--adapter", metavar="DIR", help="PEFT adapter: folder with adapter_config.json (default: none)")
-    add("--quantize", choices=("4bit", "8bit"), help="quantise while loading, with bitsandbytes (default: no)")
-    add("--device", help="cpu, cuda, cuda:1 ... (default: cuda where there is one)")
-    add("--device-map", metavar="MAP", help='auto, balanced, or JSON such as {"": 0, "lm_head": "disk"} (default: no)')
-    add("--dtype", help="float32, bfloat16, float16 or auto, the checkpoint's own (default: auto)")
-    add("--attn", metavar="KERNEL", help="attention kernel: sdpa, eager, flash_attention_2 ... (default: the model's)")
-    add("--revision", help="hub revision of the model (default: the newest)")
-    add(
-        "--trust-remote-code", action="store_const", const=True,
-        help="run Python code that comes with the checkpoint (default: no)",
-    )  # fmt: skip
-    add("--system", metavar="TEXT", help="system prompt of every request (default: none)")
+    add_settings(parser.add_argument_group("model"), _MODEL)
 
 
 def model_options(options: argparse.Namespace) -> dict[str, Any]:
     """The words of :func:`add_model_options` that were given, as settings of a run."""
-    names = ("adapter", "quantize", "device_map", "dtype", "attn", "revision", "trust_remote_code", "system")
+    names = [name for name in _MODEL if name not in ("model", "device")]
     return {name: value for name in names if (value := getattr(options, name, None)) is not None}
 
 
@@ -73,34 +95,13 @@ def loaded_lines(model: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def add_run_options(
-    parser: argparse.ArgumentParser,
-    out: str = "default: figures/MODEL-DATASET",
-    limit: str = "at most N items, whole groups at a time (default: all)",
-) -> None:
-    """Model, data and run options of every command that runs a model over a data set."""
+def add_run_options(parser: argparse.ArgumentParser, **words: str) -> None:
+    """Model, data and run options of every command that runs a model over a data set; ``words``: see above."""
     add_model_options(parser)
-    add = parser.add_argument_group("data").add_argument
-    add("--dataset", metavar="NAME", help="registered name, file or hub id (default: mini)")
-    add("--root", metavar="DIR", help="folder of the set's files, or of a table's images (default: $LVLM_LENS_DATA)")
-    add("--split", help="train, validation, test ... where the set has splits (default: all)")
-    add("--subset", help="a part of the data set by its own name (default: all)")
-    add("--limit", type=int, metavar="N", help=limit)
-    add(
-        "--strict",
-        action="store_const",
-        const=True,
-        help="stop at the first bad record (default: leave it out)",
-    )
-    add(
-        "--special-tokens", choices=HANDLING,
-        help=f"words that hold a special token: refuse the sample, or escape it (default: {_DEFAULTS.special_tokens})",
-    )  # fmt: skip
-    add = parser.add_argument_group("run").add_argument
-    add("--out", metavar="DIR", help=f"run folder; the same command continues it ({out})")
-    add("--seed", type=int, help=f"seed of everything random (default: {_DEFAULTS.seed})")
-    add("--batch-size", type=int, metavar="N", help=f"rows per forward (default: {_DEFAULTS.batch_size})")
-    add("--config", metavar="FILE", help="YAML file of settings; flags win (default: none)")
+    add_settings(parser.add_argument_group("data"), _DATA, **words)
+    group = parser.add_argument_group("run")
+    add_settings(group, _RUN, **words)
+    group.add_argument("--config", metavar="FILE", help="YAML file of settings; flags win (default: none)")
     add_column_options(parser)
 
 

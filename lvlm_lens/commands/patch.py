@@ -7,13 +7,13 @@ import json
 import sys
 from pathlib import Path
 
-from ..config import SweepConfig
 from ..errors import UsageError
 from . import patch_adapter
 from .console import console, progress_bars, simple_table
 from .options import (
     add_output_options,
     add_run_options,
+    add_settings,
     config_from,
     left_out_line,
     next_line,
@@ -24,19 +24,22 @@ from .workers import add_worker_options, asked_for, run_jobs, shared_folder
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of a patch grid."""
-    add_run_options(parser, "to be given")
-    add = parser.add_argument_group("patching").add_argument
+    add_run_options(parser, out_unset="to be given")
+    group = parser.add_argument_group("patching")
+    add = group.add_argument
     add(
         "--sites",
         default="resid_post",
         help="with commas: resid_post, attn_out, mlp_out, z ... (default: resid_post); or adapter, adapter.attn, "
         "adapter.mlp: the parts of --adapter, switched on and off",
     )
-    add(
-        "--positions",
-        help="position language, mean(...) around it, or image_rows; several spans with commas (default: "
-        "image_rows,question,last; for pairs of words mean(question), the template's tokens after it, last)",
-    )
+    add_settings(
+        group, ["positions", "pairs"],
+        positions="position language, mean(...) around it, or image_rows; several spans with commas",
+        positions_unset="image_rows,question,last; for pairs of words mean(question), the template's tokens after "
+        "it, last",
+        pairs="at most N pairs",
+    )  # fmt: skip
     add(
         "--metric",
         default="refusal_log_odds",
@@ -47,7 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--per", choices=("position", "span"), default="span", help="one cell a token or one a span (default: span)")
     add("--window", type=int, default=1, metavar="N", help="blocks patched together (default: 1; of an adapter 5)")
-    add("--pairs", type=int, metavar="N", help=f"at most N pairs (default: {SweepConfig().pairs})")
     add("--all-pairs", action="store_true", help="also pairs whose members behave alike (default: no)")
     add("--exact", choices=("auto", "full"), default="auto", help="full: every cell as a plain forward (default: auto)")
     add("--verify", type=int, default=4, metavar="K", help="cells compared with plain forwards (default: 4)")

@@ -14,9 +14,11 @@ from .options import (
     add_column_options,
     add_model_options,
     add_output_options,
+    add_settings,
     columns_from,
     model_options,
     next_line,
+    setting,
 )
 from .workers import add_worker_options, asked_for, run_jobs, shared_folder
 
@@ -29,16 +31,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dry-run", action="store_true", help="what the published setting costs on LLaVA-1.5-7B (default: run)")
     add("--tflops", type=float, default=100.0, metavar="T", help="sustained TFLOP/s for --dry-run (default: 100)")
     add_model_options(parser)
-    add = parser.add_argument_group("data").add_argument
-    add("--root", metavar="DIR", help="folder of the published files, or of one subfolder a set (default: stand-ins)")
-    add("--dataset", metavar="NAME", help="a data set, file or hub id (default: the paper's own)")
-    add("--limit", type=int, metavar="N", help="at most N items a part, whole groups (default: all)")
-    add = parser.add_argument_group("run").add_argument
-    add("--seed", type=int, default=0, help="seed of everything drawn (default: 0)")
+    add_settings(
+        parser.add_argument_group("data"), ("root", "dataset", "limit"),
+        root="folder of the published files, or of one subfolder a set", root_unset="stand-ins",
+        dataset_unset="the paper's own", limit="at most N items a part, whole groups",
+    )  # fmt: skip
+    group = parser.add_argument_group("run")
+    add_settings(group, ("out", "seed", "batch_size"), out_unset="figures/reproduce-MODEL")
+    add = group.add_argument
     add("--judge", metavar="URL|NAME", help="judge: an OpenAI-compatible address, or a model (default: words)")
     add("--judge-model", default="", metavar="NAME", help="model name sent to the judge's address (default: none)")
-    add("--out", metavar="DIR", help="run folder (default: figures/reproduce-MODEL); the same command continues it")
-    add("--batch-size", type=int, default=32, metavar="N", help="rows per forward (default: 32)")
     add("--max-new-tokens", type=int, default=32, metavar="N", help="longest answer (default: 32)")
     add_column_options(parser)
     add_worker_options(parser)
@@ -91,12 +93,12 @@ def run(options: argparse.Namespace) -> int:
             dataset=options.dataset,
             columns=columns_from(options),
             limit=options.limit,
-            seed=options.seed,
+            seed=setting(options, "seed"),
             judge=options.judge,
             judge_model=options.judge_model,
             device=options.device or best_device(),
             loading=loading_options(model_options(options)),
-            batch_size=options.batch_size,
+            batch_size=setting(options, "batch_size"),
             max_new_tokens=options.max_new_tokens,
         )
         command = ["lvlm-lens", *sys.argv[1:]]

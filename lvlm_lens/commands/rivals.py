@@ -14,7 +14,7 @@ from .options import add_output_options, add_run_options, config_from, left_out_
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the comparison."""
-    add_run_options(parser, "default: figures/MODEL-DATASET-rivals")
+    add_run_options(parser, out_unset="figures/MODEL-DATASET-rivals")
     add = parser.add_argument_group("claims").add_argument
     add("--rivals", default="all", metavar="NAME[,NAME]", help="claims by name, or all (default: all)")
     add("--draws", type=int, default=40, metavar="N", help="halves of the data, and label shuffles (default: 40)")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from .console import progress_bars
 from .options import (
+    NOT_KEPT,
     add_output_options,
     add_run_options,
     config_from,
@@ -20,7 +21,7 @@ from .options import (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of SASA's report."""
-    add_run_options(parser, "default: none, nothing is kept")
+    add_run_options(parser, out_unset=NOT_KEPT)
     add = parser.add_argument_group("SASA").add_argument
     add(
         "--safety-block",

@@ -8,11 +8,11 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..config import MATCHES
 from .console import console, progress_bars, show
 from .options import (
     add_output_options,
     add_run_options,
+    add_settings,
     config_from,
     left_out_line,
     loaded_lines,
@@ -28,17 +28,16 @@ if TYPE_CHECKING:
     from ..sweep import SweepResult
 
 
+READING = ("blocks", "positions", "measures", "backbone", "twin", "match", "folds", "permutations", "replicates")
+"""Settings that concern reading and locating: of the sweep and of its first half."""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the sweep."""
     add_run_options(parser)
-    add = parser.add_argument_group("what is read and measured").add_argument
-    add_reading_options(add)
-    add("--pairs", type=int, metavar="N", help="matched pairs to patch; 0 for none (default: 10)")
-    add("--no-sasa", dest="sasa", action="store_const", const=False, help="leave SASA out (default: measured)")
-    add(
-        "--no-defenses", dest="defenses", action="store_const", const=False,
-        help="leave the small defence table out (default: made)",
-    )  # fmt: skip
+    group = parser.add_argument_group("what is read and measured")
+    add_settings(group, (*READING, "pairs", "sasa", "defenses"))
+    add = group.add_argument
     add(
         "--against-base", action="store_true",
         help="with --adapter: the same sweep without it too, and the paired differences (default: the adapter alone)",
@@ -46,25 +45,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--dry-run", action="store_true", help="print forwards, time by stage and memory, and stop (default: run)")
     add_worker_options(parser)
     add_output_options(parser)
-
-
-def add_reading_options(add: Any) -> None:
-    """What concerns reading and locating: of the sweep and of its first half."""
-    add("--blocks", help="e.g. 0-5,8,-1 (default: all)")
-    add("--positions", help="where the residual stream is read, e.g. last or question[-4:] (default: last)")
-    add("--measures", metavar="NAMES", help="default, all, or names with commas; robustness too (default: default)")
-    add("--backbone", metavar="NAME", help="language-only backbone to compare with (default: the embedded model's own)")
-    add(
-        "--no-twin", dest="twin", action="store_const", const=False,
-        help="leave out the random-weight twin (default: measured)",
-    )  # fmt: skip
-    add(
-        "--match", choices=MATCHES,
-        help="keep equally many harmful and harmless items alike in length, picture size, brightness (default: no)",
-    )  # fmt: skip
-    add("--folds", type=int, help="folds of the probes (default: 5)")
-    add("--permutations", type=int, help="label shuffles of the null (default: 50)")
-    add("--replicates", type=int, help="bootstrap replicates (default: 1000)")
 
 
 def opening(options: argparse.Namespace) -> str:

@@ -17,9 +17,11 @@ from .options import (
     add_column_options,
     add_model_options,
     add_output_options,
+    add_settings,
     columns_from,
     model_options,
     next_line,
+    setting,
 )
 
 
@@ -37,19 +39,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seeds", default="0,1,2", metavar="LIST", help="seeds of `study` (default: 0,1,2)")
     add("--dry-run", action="store_true", help="steps, FLOPs, memory and time, and stop (default: train)")
     add_model_options(parser)
-    add("--dataset", metavar="NAME", help="registered name, file or hub id (default: mini)")
-    add("--root", metavar="DIR", help="folder of the set's files, or of a table's images (default: $LVLM_LENS_DATA)")
-    add("--split", help="what is trained on (default: train where the set has it, else all)")
-    add("--subset", help="a part of the data set by its own name (default: all)")
-    add("--limit", type=int, metavar="N", help="at most N samples, whole groups at a time (default: all)")
-    add("--out", metavar="DIR", help="adapter folder (default: adapters/MODEL-METHOD); the same command continues it")
+    add_settings(
+        parser, ("dataset", "root", "split", "subset", "limit", "out", "seed"),
+        split="what is trained on", split_unset="train where the set has it, else all",
+        out="adapter folder; the same command continues it", out_unset="adapters/MODEL-METHOD",
+    )  # fmt: skip
     add("--where", default="language", metavar="PART", help="language, projector, vision or all (default: language)")
     add("--blocks", metavar="LIST", help="only these blocks of the part, e.g. 8-15 or 3,4,-1 (default: all)")
     add("--rank", type=int, default=8, metavar="R", help="of LoRA (default: 8)")
     add("--steps", type=int, default=300, metavar="N", help="optimiser steps (default: 300)")
     add("--rate", type=float, metavar="LR", help="learning rate (default: the method's own)")
     add("--batch-size", type=int, default=4, metavar="N", help="rows a step (default: 4)")
-    add("--seed", type=int, default=0, help="seed of everything drawn (default: 0)")
     add("--control", default="none", metavar="NAME", help="or benign_refusals, shuffled, text_only (default: none)")
     add("--save-every", type=int, default=50, metavar="N", help="steps between two checkpoints (default: 50)")
     add("--bf16", action="store_true", help="autocast to bfloat16 (default: no)")
@@ -63,7 +63,7 @@ def opening(options: argparse.Namespace) -> str | None:
     if options.list or options.method is None:
         return None
     what = "planned only" if options.dry_run else f"{options.steps} steps"
-    return f"{options.method} of {options.model or 'mini'} on {options.dataset or 'mini'}, {what}; loading libraries"
+    return f"{options.method} of {options.model or 'mini'} on {setting(options, 'dataset')}, {what}; loading libraries"
 
 
 def run(options: argparse.Namespace) -> int:
@@ -165,7 +165,7 @@ def _load(options: argparse.Namespace, split: str | None) -> Any:
     from ..data.registry import load_dataset
 
     columns: dict[str, Any] = columns_from(options)
-    return load_dataset(options.dataset or "mini", root=options.root, split=split, subset=options.subset, **columns)
+    return load_dataset(setting(options, "dataset"), root=options.root, split=split, subset=options.subset, **columns)
 
 
 def _watched(job: Any, name: str, tell: Tell, quiet: bool) -> None:
@@ -214,7 +214,7 @@ def _job(options: argparse.Namespace, name: str) -> Any:
     data = _load(options, options.split)
     if options.split is None and any(sample.split == "train" for sample in data):
         data = data.train
-    data = limited(data, options.limit, options.seed)
+    data = limited(data, options.limit, setting(options, "seed"))
     model = options.model or "mini"
     settings = Settings(
         where=options.where,
@@ -223,7 +223,7 @@ def _job(options: argparse.Namespace, name: str) -> Any:
         steps=options.steps,
         rate=options.rate,
         batch_size=options.batch_size,
-        seed=options.seed,
+        seed=setting(options, "seed"),
         control=options.control,
         save_every=options.save_every,
         bf16=options.bf16,

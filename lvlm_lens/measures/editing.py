@@ -32,4 +32,4 @@ def effect_curve(study: Study, values: np.ndarray, groups: np.ndarray, unit: str
 
 def progress_of(study: Study, name: str) -> Any:
     """Progress callback ``(done, all)`` under a name."""
-    return lambda done, total: study.tell(name, done, total)
+    return lambda done, total: study.progress(name, done, total)

@@ -41,7 +41,7 @@ class Study:
         positions: where ``evidence.resid`` was read.
         folds, permutations, replicates, seed, batch_size: settings.
         folder: where something trained may be kept, or ``None``.
-        tell: progress callback ``(stage, done, all)``.
+        progress: progress callback ``(stage, done, all)``.
     """
 
     model: LVLM
@@ -56,7 +56,7 @@ class Study:
     seed: int = 0
     batch_size: int = 32
     folder: Path | None = None
-    tell: Tell = lambda stage, done, total: None
+    progress: Tell = lambda stage, done, total: None
 
     def __post_init__(self) -> None:
         known = harm_labels(self.evidence.samples) >= 0
@@ -108,7 +108,7 @@ class Study:
             sites = [f"blocks.{b}.hook_resid_post" for b in self.evidence.blocks]
             found = capture(
                 self.model, samples, sites, positions, reduce=None if positions == "last" else "mean",
-                batch_size=self.batch_size, progress=lambda done, total: self.tell(f"reading: {key}", done, total),
+                batch_size=self.batch_size, progress=lambda done, total: self.progress(f"reading: {key}", done, total),
             )  # fmt: skip
             self._states[where] = found["resid_post"][:, :, 0]
         return self._states[where]

@@ -85,7 +85,7 @@ def run_planted(
     Args:
         procedures: in order; models: number of them, of all kinds and strengths by turns; pairs: sample sizes, the
             smaller ones the first pairs of the largest; seed: of models and items.
-        out: folder where each model's outcomes are kept, so that a run that was stopped goes on; ``None`` keeps nothing.
+        out: folder where each model's outcomes are kept: a run that was stopped goes on; ``None`` keeps nothing.
         progress: called with ("constructed models", done, all).
 
     Returns:

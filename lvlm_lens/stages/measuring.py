@@ -57,18 +57,20 @@ def measuring_work(names: Sequence[str], items: int, n_blocks: int, heads: int, 
     )  # fmt: skip
 
 
-def measure_stage(study: Study, names: Sequence[str], folder: Path | None = None, tell: Tell | None = None) -> Findings:
+def measure_stage(
+    study: Study, names: Sequence[str], folder: Path | None = None, progress: Tell | None = None
+) -> Findings:
     """Compute (or read) the measures, then the consensus of each role, then the robustness table where asked for.
 
     Args:
         study: the model on its data.
         names: from :func:`parse_measures`.
         folder: where findings are kept; ``None`` keeps nothing.
-        tell: progress callback.
+        progress: progress callback.
     """
-    tell = tell or (lambda stage, done, total: None)
+    progress = progress or (lambda stage, done, total: None)
     wanted = [name for name in names if name in MEASURES]
-    measured, reasons = ask_measures(study, wanted, folder, lambda done, total: tell("measuring", done, total))
+    measured, reasons = ask_measures(study, wanted, folder, lambda done, total: progress("measuring", done, total))
     if folder is not None:
         save_curves(folder / "roles.safetensors", dict(study.located.curves))
     standings = {name: standing(name) for name in wanted}
@@ -119,14 +121,14 @@ def make_study(
     lens_of_twin: Unembedding | None,
     settings: Mapping[str, Any],
     folder: Path | None = None,
-    tell: Tell | None = None,
+    progress: Tell | None = None,
 ) -> Study:
     """A study with a sweep's settings (positions, folds, permutations, replicates, seed, batch_size)."""
     kept = ("positions", "folds", "permutations", "replicates", "seed", "batch_size")
     chosen = {name: settings[name] for name in kept}
     return Study(
         model, evidence, located, twin, lens_of_twin, folder=folder,
-        tell=tell or (lambda stage, done, total: None), **chosen,
+        progress=progress or (lambda stage, done, total: None), **chosen,
     )  # fmt: skip
 
 

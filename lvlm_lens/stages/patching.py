@@ -132,7 +132,7 @@ def sweep_grid(model: LVLM, data: Dataset, evidence: Evidence, folder: Path, pai
 
 
 def patch_stage(
-    model: LVLM, data: Dataset, evidence: Evidence, folder: Path, pairs: int, seed: int, tell: Tell
+    model: LVLM, data: Dataset, evidence: Evidence, folder: Path, pairs: int, seed: int, progress: Tell
 ) -> tuple[dict[str, Any], PatchGrid | None]:
     """Patch what :func:`sweep_grid` chooses: a plain summary beside the grid, which is kept in ``folder``."""
     found = sweep_grid(model, data, evidence, folder, pairs, seed)

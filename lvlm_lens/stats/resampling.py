@@ -80,7 +80,7 @@ def permutation_p_value(observed: Any, null: Any) -> Any:
     return (1 + (null >= np.asarray(observed)[None]).sum(0)) / (1 + len(null))
 
 
-def permute_labels(labels: Any, groups: Any = None, draws: int = 50, random_state: int = 0) -> np.ndarray:
+def permute_labels(labels: Any, groups: Any = None, draws: int = 50, seed: int = 0) -> np.ndarray:
     """Labels shuffled so that the dependence inside groups stays.
 
     The groups are put in random order, the labels inside each are shuffled, and the whole row is dealt
@@ -94,14 +94,14 @@ def permute_labels(labels: Any, groups: Any = None, draws: int = 50, random_stat
         labels: ``[sample]``, any values.
         groups: ``[sample]`` or ``None``.
         draws: number of shuffles.
-        random_state: seed.
+        seed: of the shuffles.
 
     Returns:
         ``[draw, sample]``, of the labels' dtype.
     """
     labels = np.asarray(labels)
     n = len(labels)
-    rng = np.random.default_rng(random_state)
+    rng = np.random.default_rng(seed)
     if groups is None:
         return np.stack([labels[rng.permutation(n)] for _ in range(draws)])
     index = np.unique(groups, return_inverse=True)[1].reshape(-1)
@@ -117,7 +117,7 @@ def permute_labels(labels: Any, groups: Any = None, draws: int = 50, random_stat
 
 
 def group_folds(
-    labels: Any, groups: Any = None, folds: int = 5, random_state: int = 0, rare: bool = False
+    labels: Any, groups: Any = None, folds: int = 5, seed: int = 0, rare: bool = False
 ) -> np.ndarray:
     """Fold of each sample: whole groups, class shares as equal as they can be (StratifiedGroupKFold).
 
@@ -125,7 +125,7 @@ def group_folds(
         labels: ``[sample]``, any number of classes.
         groups: ``[sample]`` or ``None`` (every sample its own group).
         folds: number of folds.
-        random_state: seed of the shuffle.
+        seed: of the shuffle.
         rare: allow a class to be absent from some training part (concepts with many classes).
 
     Returns:
@@ -157,10 +157,10 @@ def group_folds(
     fold = np.full(len(labels), -1, dtype=np.int64)
     splitter: Any
     if n_groups == len(labels) and counts.min() >= folds:
-        splitter = StratifiedKFold(folds, shuffle=True, random_state=random_state)
+        splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
         parts = splitter.split(np.zeros(len(labels)), labels)
     else:
-        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=random_state)
+        splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
         parts = splitter.split(np.zeros(len(labels)), labels, groups)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a class rarer than the folds: what ``rare`` allows
@@ -174,13 +174,13 @@ def group_folds(
     return fold
 
 
-def half_samples(groups: Any, n: int, draws: int, random_state: int) -> np.ndarray:
+def half_samples(groups: Any, n: int, draws: int, seed: int) -> np.ndarray:
     """Masks ``[draw, sample]`` of half the groups each."""
     index = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1].reshape(-1)
     count = index.max() + 1
     if count < 4:
         raise DataError(f"{count} groups; half samples need at least 4")
-    rng = np.random.default_rng(random_state)
+    rng = np.random.default_rng(seed)
     chosen = np.stack([np.isin(np.arange(count), rng.choice(count, count // 2, replace=False)) for _ in range(draws)])
     return chosen[:, index]
 
