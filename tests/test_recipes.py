@@ -19,7 +19,8 @@ from lvlm_lens.recipes.recipe import RecipeResult, claim_verdict, paired_effect,
 from lvlm_lens.recipes.running import state_of
 
 NAMES = [
-    *("sasa", "safety-layers", "refusal-direction", "hiddendetect", "first-token", "shiftdc", "information-flow"),
+    *("sasa", "safety-layers", "refusal-direction", "hiddendetect", "first-token", "xstest", "shiftdc"),
+    "information-flow",
     *("siuo", "mssbench", "mmsafeaware", "ssui", "sia", "coca", "ecso", "adashield", "figstep", "mm-safetybench"),
     *("srpo", "msr-align", "rational", "safevlm", "hysac", "spa-vl", "vlguard"),
 ]

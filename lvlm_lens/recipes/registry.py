@@ -14,6 +14,7 @@ NAMES = (
     "refusal-direction",
     "hiddendetect",
     "first-token",
+    "xstest",
     "shiftdc",
     "information-flow",
     "siuo",
