@@ -80,9 +80,9 @@ def run(options: argparse.Namespace) -> int:
         return 0
     if options.limit is not None and options.limit < 4:
         raise UsageError(f"--limit is {options.limit}; a recipe needs at least 4 items")
-    for word in ("batch_size", "max_new_tokens"):
-        if getattr(options, word) < 1:
-            raise UsageError(f"--{word.replace('_', '-')} is {getattr(options, word)}; give at least 1")
+    for word, given in (("batch-size", setting(options, "batch_size")), ("max-new-tokens", options.max_new_tokens)):
+        if given < 1:
+            raise UsageError(f"--{word} is {given}; give at least 1")
     with progress_bars(options.quiet):
         from ..recipes.running import Request, reproduce
         from ..stages.inputs import best_device
