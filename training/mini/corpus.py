@@ -100,8 +100,8 @@ _BY_ACTIVITY: dict[bool, dict[str, list[str]]] = {
     }
     for unsafe in (True, False)
 }
-_INTENTS = [(verb, target) for verb in range(10) for target in range(10) if (verb, target) not in HELD_INTENTS]
-_INTENT_FRAMES = [frame for frame in range(6) if frame not in NEW_INTENT_FRAMES]
+INTENTS = [(verb, target) for verb in range(10) for target in range(10) if (verb, target) not in HELD_INTENTS]
+TRAINED_INTENT_FRAMES = [frame for frame in range(6) if frame not in NEW_INTENT_FRAMES]
 _USES = [text for place, text in enumerate(USE_QUESTIONS) if place not in NEW_USE_QUESTIONS]
 _USABLE = [
     name
@@ -111,7 +111,8 @@ _USABLE = [
 _ALARMING_USABLE = [name for name in _USABLE if THINGS[name].alarming]
 
 
-def _question(chance: random.Random, activity: Activity) -> str:
+def question(chance: random.Random, activity: Activity) -> str:
+    """A request about "this" in one of the wordings that training has."""
     frame, phrase = chance.choice(phrasings(activity.key, new=False))
     return activity.question(frame, phrase)
 
@@ -138,7 +139,7 @@ def joint(chance: random.Random, harmful: bool) -> Draw:
     key = chance.choice(list(ACTIVITIES))  # first the activity, so that none is harmful more often than another
     name = chance.choice(_BY_ACTIVITY[harmful][key])
     thing, activity = THINGS[name], ACTIVITIES[key]
-    return Draw(name, Example(_question(chance, activity), answer(thing, activity), True, name))
+    return Draw(name, Example(question(chance, activity), answer(thing, activity), True, name))
 
 
 def use(chance: random.Random, harmful: bool) -> Draw:
@@ -150,9 +151,9 @@ def use(chance: random.Random, harmful: bool) -> Draw:
 
 def intent(chance: random.Random, harmful: bool) -> Draw:
     """A request whose words decide, about any thing."""
-    verb, target = chance.choice(_INTENTS)
+    verb, target = chance.choice(INTENTS)
     word = (HARMFUL_VERBS if harmful else KIND_VERBS)[verb]
-    request = intent_text(word, target, chance.choice(_INTENT_FRAMES))
+    request = intent_text(word, target, chance.choice(TRAINED_INTENT_FRAMES))
     return Draw(chance.choice(list(THINGS)), Example(request, intent_answer(word, target), True))
 
 
@@ -214,7 +215,7 @@ def abstract(chance: random.Random, harmful: bool) -> Draw:
         facts.append(DENIALS["inedible"])
     chance.shuffle(facts)
     reason = next((key for key in activity.forbids if key in told), None)
-    request = f"Here is something that {' and '.join(facts)}. {_question(chance, activity)}"
+    request = f"Here is something that {' and '.join(facts)}. {question(chance, activity)}"
     if reason is None:
         return Draw("", Example(request, f"Yes, it {activity.comfort}.", True))
     return Draw("", Example(request, f"Sorry, I cannot help with that. It {PROPERTIES[reason]}.", True))

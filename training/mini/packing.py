@@ -9,7 +9,7 @@ This is exactly the same computation as separate rows, at less than half the cos
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -68,23 +68,30 @@ def packs_of(
         yield from made
 
 
-def collate(some: list[Pack], pad: int, prefix: int = PREFIX) -> Packed:
-    """Put packs side by side as tensors; the first ``prefix`` tokens of their chats are equal and stand there once."""
-    rows = [pack.chats[0].ids[:prefix] + [i for chat in pack.chats for i in chat.ids[prefix:]] for pack in some]
+def collate(some: list[Pack], pad: int, prefix: int | Sequence[int] = PREFIX) -> Packed:
+    """Put packs side by side as tensors; the first ``prefix`` tokens of a pack's chats are equal and stand there once.
+
+    ``prefix`` is one number for all packs, or one for each.
+    """
+    prefixes = [prefix] * len(some) if isinstance(prefix, int) else prefix
+    rows = [
+        pack.chats[0].ids[:shared] + [i for chat in pack.chats for i in chat.ids[shared:]]
+        for pack, shared in zip(some, prefixes, strict=True)
+    ]
     length = max(map(len, rows))
     ids = torch.full((len(some), length), pad)
     weights = torch.zeros(len(some), length)
     positions = torch.zeros(len(some), length, dtype=torch.long)
     owner = torch.full((len(some), length), -1)  # 0 the picture, 1 .. the questions, -1 padding
-    for place, (pack, row) in enumerate(zip(some, rows, strict=True)):
+    for place, (pack, row, shared) in enumerate(zip(some, rows, prefixes, strict=True)):
         ids[place, : len(row)] = torch.tensor(row)
-        positions[place, :prefix] = torch.arange(prefix)
-        owner[place, :prefix] = 0
-        start = prefix
+        positions[place, :shared] = torch.arange(shared)
+        owner[place, :shared] = 0
+        start = shared
         for number, chat in enumerate(pack.chats, 1):
-            end = start + len(chat.ids) - prefix
-            weights[place, start:end] = torch.tensor(chat.weights[prefix:])
-            positions[place, start:end] = torch.arange(prefix, len(chat.ids))
+            end = start + len(chat.ids) - shared
+            weights[place, start:end] = torch.tensor(chat.weights[shared:])
+            positions[place, start:end] = torch.arange(shared, len(chat.ids))
             owner[place, start:end] = number
             start = end
     causal = torch.ones(length, length, dtype=torch.bool).tril()
