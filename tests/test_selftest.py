@@ -1,6 +1,7 @@
 """Constructed models: the weights hold the stated answer, and the study counts what it says it counts."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,12 +9,17 @@ import torch
 from scipy.stats import norm
 
 from lvlm_lens.cli import main
+from lvlm_lens.config import SweepConfig
+from lvlm_lens.errors import RunFolderError
+from lvlm_lens.measures.registry import MEASURES
+from lvlm_lens.measures.spec import Measured
 from lvlm_lens.selftest import load_record, standing, trusted_measures
 from lvlm_lens.selftest.constructed import build, written_directions
 from lvlm_lens.selftest.items import draw_items
 from lvlm_lens.selftest.plan import KINDS, SEPARATIONS, Plan, draw_plan
-from lvlm_lens.selftest.study import TURNS, plans, table, tabulate
-from lvlm_lens.selftest.trial import Ordered, Outcome, Trial, run_trial
+from lvlm_lens.selftest.study import TURNS, SelfTest, table, tabulate, untested
+from lvlm_lens.selftest.trial import TESTED, Ordered, Outcome, Trial, locate, make_study, read, run_trial
+from lvlm_lens.selftest.truths import asks, truth_of
 from lvlm_lens.stats.auroc import auroc
 
 EASY = Plan(
@@ -138,15 +144,15 @@ def test_items_differ_in_one_bit_and_say_what_they_are():
         ]
         assert sum(a != b for a, b in zip(*bits, strict=True)) <= 1  # in the words, else in the picture
         if harmful.quadrant == "SSU":
-            assert harmful.concepts["conjunction"] != harmless.concepts["conjunction"]
+            assert harmful.concepts["joint"] != harmless.concepts["joint"]
     words = [item.text.split() for item in items]
     slots = [[at for at, word in enumerate(row) if not word.startswith("filler")] for row in words]
     assert all(np.diff(row).min() > 1 for row in slots)  # no two bits side by side
 
 
 def test_plans_cover_kinds_and_keep_their_order():
-    drawn = list(plans(len(TURNS), seed=5))
-    assert {plan.kind for plan in drawn} == set(KINDS)
+    study = SelfTest(len(TURNS), seed=5)
+    assert {study.plan(number).kind for number in range(study.models)} == set(KINDS)
     for seed in range(200):
         plan = draw_plan(seed)
         facts = [block for block in (plan.perceive, plan.fuse) if block is not None]
@@ -159,12 +165,60 @@ def test_plans_cover_kinds_and_keep_their_order():
 
 
 def test_an_easy_model_is_located_and_an_empty_one_is_not():
-    found = {o.measure: o for o in run_trial(EASY, (120,), replicates=200, permutations=20, others=False).outcomes}
-    for name, block in (("linear_probe", 2), ("joint_probe", 4), ("lens_log_odds", 6)):
+    found = {o.measure: o for o in run_trial(EASY, (120,)).outcomes}
+    asked = [name for name in TESTED if asks(MEASURES[name].planted, EASY)]
+    assert set(found) == {*asked, "refusal_lens_centred"} and "perceived_not_said" not in found
+    # not all: the record says which of them miss their targets on many models
+    for name, block in (("linear_probe", 2), ("joint_probe", 4), ("lens_log_odds", 6), ("mean_difference", 2),
+                        ("concept_probe", 4), ("refusal_lens", 6), ("trajectory", 6), ("tuned_lens", 2)):  # fmt: skip
         assert found[name].truth == block and found[name].found and abs(found[name].onset - block) <= 1, found[name]
     nothing = changed(EASY, kind="nothing", perceive=None, fuse=None, express=None, cue="text")
-    trial = run_trial(nothing, (60,), replicates=200, permutations=20)
-    assert len(trial.outcomes) == 11 and not any(o.found for o in trial.outcomes), trial.outcomes
+    trial = run_trial(nothing, (60,))
+    assert {o.measure for o in trial.outcomes} == {*TESTED, "refusal_lens_centred"}
+    assert not any(o.found or o.truth is not None for o in trial.outcomes), trial.outcomes
+    assert Trial.from_dict(json.loads(json.dumps(trial.to_dict()))) == trial
+
+
+def test_the_registered_measures_are_run_with_what_a_sweep_has_by_default(monkeypatch):
+    """The study that a trial asks is a sweep's: the same settings, and the registry's own functions."""
+    settings = SweepConfig()
+    part = read(EASY, 40)
+    study = make_study(part, locate(part))
+    for name in ("positions", "folds", "permutations", "replicates", "batch_size"):
+        assert getattr(study, name) == getattr(settings, name), name
+    curve = study.located.curves["perception"]
+    assert curve.replicates.shape[0] == settings.replicates and len(curve.null_draws) == settings.permutations
+    assert set(study.located.roles.perception.missing) == set()
+    stranger = replace(MEASURES["mean_difference"], compute=lambda study: Measured(study.located.curves["expression"]))
+    monkeypatch.setitem(MEASURES, "mean_difference", stranger)
+    (outcome,) = run_trial(EASY, (60,), ["mean_difference"]).outcomes
+    assert outcome.onset == EASY.express and outcome.truth == EASY.perceive
+
+
+def test_every_registered_measure_is_tested_or_says_why_not():
+    assert set(TESTED) | set(untested()) == set(MEASURES) and not set(TESTED) & set(untested())
+    for name, spec in MEASURES.items():
+        assert bool(spec.planted) != bool(spec.untested), name
+    assert all(len(why.split()) > 5 for why in untested().values())
+    assert truth_of("refused danger", changed(EASY, express=None)) is None and truth_of("refused danger", EASY) == 2
+    assert untested(["linear_probe"])["joint_probe"] == "not asked"
+
+
+def test_trials_are_kept_and_continued(tmp_path, monkeypatch):
+    study = SelfTest(2, (30, 20), 7, tmp_path, ("linear_probe", "lens_log_odds"))
+    study.claim()
+    assert study.pairs == (20, 30) and study.finished() == set()
+    second = study.trial(1)
+    assert study.finished() == {1} and {o.pairs for o in second.outcomes} == {20, 30}
+    monkeypatch.setattr("lvlm_lens.selftest.study.run_trial", None)  # what is there is not run again
+    again = SelfTest(5, (20, 30), 7, tmp_path, ("linear_probe", "lens_log_odds"))  # more models continue
+    again.claim()
+    assert again.trial(1) == second and again.finished() == {1}
+    with pytest.raises(RunFolderError, match="seed"):
+        SelfTest(2, (20, 30), 8, tmp_path, ("linear_probe", "lens_log_odds")).claim()
+    (tmp_path / "trials" / "0001.json").write_text('{"plan"')
+    with pytest.raises(RunFolderError, match="damaged"):
+        study.trial(1)
 
 
 def test_tabulation_counts_by_hand():
@@ -179,7 +233,7 @@ def test_tabulation_counts_by_hand():
         Ordered(50, -1, "perception", True),
         Ordered(50, 4, "perception", True),
     ]
-    result = tabulate([Trial(EASY, tuple(rows), tuple(order), 0.0)], [50])
+    result = tabulate([Trial(EASY, tuple(rows), tuple(order))], [50])
     row = result["measures"][0]
     assert (row["within_one_block"]["count"], row["within_one_block"]["n"]) == (2, 4)
     assert (row["inside"]["count"], row["inside"]["n"]) == (1, 3)
@@ -188,9 +242,10 @@ def test_tabulation_counts_by_hand():
     assert result["standing"] == {"m": "missed", "order_test": "missed"}
     order_row = result["order_test"][0]
     assert [order_row[k]["value"] for k in ("level", "power_gap_2", "power_wider_gap")] == [0.5, 0.5, 1.0]
-    text = table({**result, "models": 1, "seed": 0, "seconds": 0.0})
+    text = table({**result, "models": 1, "seed": 0, "seconds": 0.0, "untested": {"n": "nothing to find"}})
     assert "MISSED: within one block, inside, false alarms" in text
-    good = tabulate([Trial(EASY, (one(3, 3, 3, 3), one(None, None)), (), 0.0)], [50])
+    assert text.splitlines()[-1].split() == ["n", "nothing", "to", "find"]
+    good = tabulate([Trial(EASY, (one(3, 3, 3, 3), one(None, None)), ())], [50])
     assert good["standing"] == {"m": "reached", "order_test": "untested"}
 
 

@@ -15,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--models", type=int, default=40, metavar="N", help="constructed models (default: 40)")
     add("--pairs", default="50,100,200", metavar="N[,N]", help="sample sizes in pairs (default: 50,100,200)")
     add("--seed", type=int, default=1, help="seed of models and items (default: 1)")
+    add("--folder", metavar="DIR", help="keep each model's trial there, and continue what is there (default: nowhere)")
     add("--audit", action="store_true", help="planted arrays: every rule of inference (default: models)")
     add("--draws", type=int, default=300, metavar="N", help="with --audit: draws of each case (default: 300)")
     add("--out", metavar="FILE", help="write the JSON there too, without the single trials (default: nowhere)")
@@ -43,7 +44,8 @@ def run(options: argparse.Namespace) -> int:
         from ..selftest.study import run_study, table
         from ..storage.commit import write_atomic
 
-        result = run_study(options.models, pairs, options.seed, progress=tell)
+        folder = None if options.folder is None else Path(options.folder)
+        result = run_study(options.models, pairs, options.seed, folder, tell)
     if options.out is not None:
         kept = {key: value for key, value in result.items() if key != "trials"}
         kept["environment"] = environment(options.seed)

@@ -67,7 +67,7 @@ def draw_items(plan: Plan, pairs: int) -> list[Sample]:
 
     Returns:
         Samples with joint and unimodal labels, group = pair, and the concepts ``text_bit``, ``image_bit`` and
-        ``conjunction``.
+        ``joint``.
     """
     pixels = patterns()
     out = []
@@ -137,10 +137,11 @@ def _sample(
         label_image=label_image,
         label_text=label_text,
         label_joint="unsafe" if harm else "safe",
+        counterfactual=f"pair{number:04d}-{'harmless' if harm else 'harmful'}",
         concepts={
             "text_bit": str(in_text["s"]),
             "image_bit": str(in_image["r"]),
-            "conjunction": str(facts["q"]),
+            "joint": str(facts["q"]),
         },
     )
 

@@ -29,10 +29,9 @@ def standing(measure: str) -> str:
         ``missed`` where any target is missed at the study's largest sample size, ``reached`` where all are reached,
         ``untested`` for a measure, or a target, that the study did not test.
     """
-    from .names import ROLE_MEASURES
+    from ..measures.spec import HEADLINES
 
-    behind = {role: name for name, role in ROLE_MEASURES.items()}
-    return str(load_record()["standing"].get(behind.get(measure, measure), "untested"))
+    return str(load_record()["standing"].get(HEADLINES.get(measure, measure), "untested"))
 
 
 def trusted_measures() -> tuple[str, ...]:

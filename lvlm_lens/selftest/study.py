@@ -22,13 +22,19 @@ test is ``None``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import RunFolderError, UsageError
 from ..inference import share
+from ..measures.registry import MEASURES
+from ..storage.commit import write_atomic
+from ..storage.runfolder import RunFolder
 from .plan import Plan, draw_plan
-from .trial import Ordered, Outcome, Trial, error, inside, mean, run_trial, width
+from .trial import TESTED, Ordered, Outcome, Trial, error, inside, mean, run_trial, sweep_settings, width
 
 TURNS: tuple[tuple[str, int | None], ...] = (
     ("all", 2), ("tied", None), ("nothing", None), ("all", None), ("no_semantics", None), ("reversed", None),
@@ -40,54 +46,114 @@ PAIRS = (50, 100, 200)
 MODELS = 40
 
 
-def plans(models: int, seed: int) -> Iterator[Plan]:
-    """The plans of a study: model ``k`` has the plan seed ``1000 * seed + k``."""
-    for number in range(models):
+@dataclass(frozen=True)
+class SelfTest:
+    """A study of constructed models, trial by trial; trials are independent, so they can be spread and resumed.
+
+    Attributes:
+        models: number of constructed models.
+        pairs: sample sizes, pairs of one harmful and one harmless item, rising; the smaller ones are the first pairs of
+            the largest.
+        seed: of the study; seeds below 1 were used while the locators were written.
+        folder: where each trial is kept in a file of its own (``trials/0007.json``) as soon as it is there, so that a
+            study goes on where it was stopped; ``None`` keeps nothing.  More models continue the same folder.
+        measures: names, those that find something planted (:data:`~.trial.TESTED`).
+    """
+
+    models: int = MODELS
+    pairs: tuple[int, ...] = PAIRS
+    seed: int = 1
+    folder: Path | None = None
+    measures: tuple[str, ...] = TESTED
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pairs", tuple(sorted({int(size) for size in self.pairs})))
+        if self.models < 1 or not self.pairs or self.pairs[0] < 20:
+            raise UsageError(
+                f"{self.models} models of {list(self.pairs)} pairs; a study needs a model and at least 20 pairs"
+            )
+
+    def claim(self) -> None:
+        """Make the folder this study's own; call it once before trials are run.
+
+        Raises :class:`RunFolderError` where it belongs to another study, with the difference.
+        """
+        if self.folder is not None:
+            settings = {
+                "pairs": list(self.pairs),
+                "seed": self.seed,
+                "measures": list(self.measures),
+                **sweep_settings(),
+            }
+            RunFolder(self.folder).claim({"what": "selftest", "settings": settings})
+
+    def plan(self, number: int) -> Plan:
+        """The plan of one model: its seed is ``1000 * seed + number``."""
         kind, gap = TURNS[number % len(TURNS)]
-        yield draw_plan(1000 * seed + number, kind, gap)
+        return draw_plan(1000 * self.seed + number, kind, gap)
+
+    def finished(self) -> set[int]:
+        """Numbers of the trials whose files are there."""
+        return {number for number in range(self.models) if (file := self._file(number)) is not None and file.is_file()}
+
+    def trial(self, number: int) -> Trial:
+        """One model: read from its file, or run and kept.  Any process may run any number."""
+        file = self._file(number)
+        if file is not None and file.is_file():
+            try:
+                return Trial.from_dict(json.loads(file.read_text(encoding="utf-8")))
+            except (ValueError, TypeError, KeyError) as error:
+                raise RunFolderError(
+                    f"{file} is damaged ({error}); remove it and run the same command again"
+                ) from error
+        made = run_trial(self.plan(number), self.pairs, self.measures)
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(file, json.dumps(made.to_dict(), allow_nan=False))
+        return made
+
+    def _file(self, number: int) -> Path | None:
+        return None if self.folder is None else self.folder / "trials" / f"{number:04d}.json"
+
+    def result(self, trials: Sequence[Trial]) -> dict[str, Any]:
+        """The table of all trials, JSON-ready: ``measures`` (rows), ``order_test`` (rows), ``standing`` by measure,
+        ``untested`` (reason by measure), settings, and every trial."""
+        return {
+            "models": len(trials), "pairs": list(self.pairs), "seed": self.seed, **sweep_settings(),
+            "seconds": sum(trial.seconds["all"] for trial in trials), **tabulate(trials, self.pairs),
+            "untested": untested(self.measures), "trials": [trial.to_dict() for trial in trials],
+        }  # fmt: skip
 
 
 def run_study(
     models: int = MODELS,
     pairs: Sequence[int] = PAIRS,
     seed: int = 1,
-    replicates: int = 300,
-    permutations: int = 30,
+    folder: Path | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Run the study.
+    """Run a whole :class:`SelfTest`, one trial after the other.
 
     Args:
-        models: number of constructed models; the measures beside the three of ``locate_roles`` are asked of every
-            second one, and only at the largest sample size.
-        pairs: sample sizes, pairs of one harmful and one harmless item.
-        seed: of the study; seeds below 1 were used while the locators were written.
-        replicates, permutations: of intervals and nulls.
+        models, pairs, seed, folder: see :class:`SelfTest`.
         progress: called with ("models", done, all).
-
-    Returns:
-        JSON-ready: ``measures`` (rows), ``order_test`` (rows), ``standing`` by measure, settings, and every trial.
     """
-    sizes = tuple(sorted({int(size) for size in pairs}))
-    if models < 1 or not sizes or sizes[0] < 20:
-        raise UsageError(f"{models} models of {list(pairs)} pairs; a study needs a model and at least 20 pairs")
+    study = SelfTest(models, tuple(pairs), seed, folder)
+    study.claim()
     trials = []
     if progress is not None:
         progress("models", 0, models)
-    for number, plan in enumerate(plans(models, seed)):
-        trials.append(run_trial(plan, sizes, replicates, permutations, others=_asks_others(number)))
+    for number in range(models):
+        trials.append(study.trial(number))
         if progress is not None:
             progress("models", number + 1, models)
-    return {
-        "models": models, "pairs": list(sizes), "seed": seed, "replicates": replicates, "permutations": permutations,
-        "seconds": sum(trial.seconds for trial in trials), **tabulate(trials, sizes),
-        "trials": [trial.to_dict() for trial in trials],
-    }  # fmt: skip
+    return study.result(trials)
 
 
-def _asks_others(number: int) -> bool:
-    """Every second model, so chosen that all places of :data:`TURNS` come up."""
-    return (number + number // len(TURNS)) % 2 == 0
+def untested(measures: Sequence[str] = TESTED) -> dict[str, str]:
+    """Why models whose answer is known say nothing of the other registered measures, by name."""
+    said = {name: spec.untested or "its package does not say what it should find" for name, spec in MEASURES.items()}
+    return {name: "not asked" if MEASURES[name].planted else why for name, why in said.items() if name not in measures}
 
 
 def tabulate(trials: Sequence[Trial], sizes: Sequence[int]) -> dict[str, Any]:
@@ -205,4 +271,7 @@ def table(result: dict[str, Any]) -> str:
             f"{row['pairs']:4d} pairs  level {percent(row['level'])}   power, gap of 2 {percent(row['power_gap_2'])}   "
             f"wider gap {percent(row['power_wider_gap'])}   {reached(row['targets'])}"
         )
+    if result["untested"]:
+        lines += ["", "Not testable with these models:"]
+        lines += [f"{name:23s} {why}" for name, why in result["untested"].items()]
     return "\n".join(lines)

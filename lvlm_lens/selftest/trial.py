@@ -1,26 +1,31 @@
-"""One constructed model, built, run and located as a user would do it; what came out, beside what is true."""
+"""One constructed model, built, read and measured as a sweep does it; what came out, beside what is true."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 
-from ..locate.locating import locate_roles
+from ..config import SweepConfig
+from ..lens import LVLM
+from ..locate.asking import ask_measures, read_role
+from ..locate.locating import Located, locate_roles
 from ..locate.roles import Role, find_role
-from ..measures.evidence import gather
+from ..measures.evidence import Evidence, gather
 from ..measures.linear_probe import LinearProbe
-from ..measures.unembedding import unembedding_of
-from ..stats.curve import Curve
+from ..measures.registry import MEASURES
+from ..measures.study import Study
+from ..measures.unembedding import Unembedding, twin_lens
 from .constructed import build
 from .items import draw_items
-from .measures import Readings, other_curves, truths
-from .names import ROLE_MEASURES
 from .plan import Plan
+from .truths import asks, truth_of
+
+TESTED: tuple[str, ...] = tuple(name for name, spec in MEASURES.items() if spec.planted)
+"""The registered measures that find something planted."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class Outcome:
         measure; pairs: number of pairs.
         truth: the true block, ``None`` where absent.
         found, onset, low, high: as the role says; blocks, ``None`` where not found.
+        reason: why it could not be measured at all; it then counts as not found.
     """
 
     measure: str
@@ -40,6 +46,7 @@ class Outcome:
     onset: int | None = None
     low: int | None = None
     high: int | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,12 +66,12 @@ class Ordered:
 
 @dataclass(frozen=True)
 class Trial:
-    """What one model gave."""
+    """What one model gave; ``seconds`` by part, ``all`` of them together."""
 
     plan: Plan
     outcomes: tuple[Outcome, ...]
     ordered: tuple[Ordered, ...]
-    seconds: float
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready dictionary."""
@@ -72,58 +79,126 @@ class Trial:
             "plan": self.plan.to_dict(),
             "outcomes": [asdict(outcome) for outcome in self.outcomes],
             "ordered": [asdict(row) for row in self.ordered],
-            "seconds": self.seconds,
+            "seconds": dict(self.seconds),
         }
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Trial:
+        """Inverse of :meth:`to_dict`."""
+        outcomes = tuple(Outcome(**row) for row in data["outcomes"])
+        return cls(Plan(**data["plan"]), outcomes, tuple(Ordered(**row) for row in data["ordered"]), data["seconds"])
 
-@torch.inference_mode()
+
+@dataclass(frozen=True)
+class Readings:
+    """A constructed model, its evidence and its twin's, and the twin's head."""
+
+    plan: Plan
+    model: LVLM
+    evidence: Evidence
+    twin: Evidence
+    twin_lens: Unembedding | None
+
+    def first(self, pairs: int) -> Readings:
+        """The same for the first pairs."""
+        rows = np.arange(2 * pairs)
+        return Readings(self.plan, self.model, self.evidence.rows(rows), self.twin.rows(rows), self.twin_lens)
+
+
 def read(plan: Plan, pairs: int) -> Readings:
     """Build the model and its random-weight twin and run both over the items."""
     items = draw_items(plan, pairs)
     model = build(plan)
     evidence = gather(model, items, batch_size=100)
     with model.random_twin(plan.seed) as twin:
-        other, head_of_twin = gather(twin, items, batch_size=100), unembedding_of(twin, keep=True)
-    return Readings(plan, evidence, other, unembedding_of(model), head_of_twin)
+        other, head_of_twin = gather(twin, items, batch_size=100), twin_lens(twin)
+    return Readings(plan, model, evidence, other, head_of_twin)
 
 
-def run_trial(
-    plan: Plan, pairs: Sequence[int], replicates: int = 500, permutations: int = 50, others: bool = True
-) -> Trial:
-    """Build, run, locate and compare.
+def run_trial(plan: Plan, pairs: Sequence[int], measures: Sequence[str] = TESTED) -> Trial:
+    """Build, read, locate, ask the registered measures with a sweep's own settings, and compare.
 
     Args:
         plan: the model.
         pairs: sample sizes; the smaller ones are the first pairs of the largest.
-        replicates, permutations: of intervals and nulls.
-        others: whether the measures beside those of the three roles are asked too, at the largest sample size.
+        measures: names; those of the three roles come from the locating anyway and are asked at every size, the
+            others at the largest.
     """
-    begin = time.perf_counter()
+    clock = _Clock()
     whole = read(plan, max(pairs))
-    known = truths(plan)
+    clock.stop("reading")
     outcomes: list[Outcome] = []
     ordered: list[Ordered] = []
-    probe = LinearProbe(replicates=replicates, permutations=permutations)
     for size in pairs:
         part = whole.first(size)
-        located = locate_roles(part.evidence, part.twin, probe=probe, seed=plan.seed)
-        for measure, role in ROLE_MEASURES.items():
-            outcomes.append(_outcome(measure, size, known[measure], located.roles[role]))
+        located = locate(part)
+        clock.stop("locating")
         if plan.gap is not None:
             order = located.order_test
             ordered.append(Ordered(size, plan.gap, order.get("earlier"), bool(order.get("told", False))))
-        asked = others and size == max(pairs)
-        for name, curve in other_curves(part, replicates, permutations, plan.seed) if asked else ():
-            outcomes.append(_outcome(name, size, known[name], _role(name, curve)))
-    return Trial(plan, tuple(outcomes), tuple(ordered), time.perf_counter() - begin)
+        study = make_study(part, located)
+        for name in measures:
+            if size == max(pairs) or MEASURES[name].cost == "free":
+                outcomes += _ask(name, study, plan, size)
+                clock.stop(name)
+    return Trial(plan, tuple(outcomes), tuple(ordered), clock.seconds())
 
 
-def _role(name: str, curve: Curve) -> Role:
-    return find_role(name, curve, ())
+def sweep_settings() -> dict[str, Any]:
+    """What a sweep's measures are computed with by default."""
+    settings = SweepConfig()
+    return {"folds": settings.folds, "permutations": settings.permutations, "replicates": settings.replicates}
+
+
+def locate(part: Readings) -> Located:
+    """The roles of a constructed model, as a sweep locates them by default."""
+    probe = LinearProbe(**sweep_settings())
+    return locate_roles(part.evidence, part.twin, probe=probe, seed=part.plan.seed)
+
+
+def make_study(part: Readings, located: Located) -> Study:
+    """A study of a constructed model, with the settings that a sweep has by default."""
+    return Study(part.model, part.evidence, located, part.twin, part.twin_lens, seed=part.plan.seed, **sweep_settings())
+
+
+def _ask(name: str, study: Study, plan: Plan, pairs: int) -> Iterator[Outcome]:
+    """Outcomes of a measure and of those of its other curves that are held against the same."""
+    spec = MEASURES[name]
+    if not asks(spec.planted, plan):
+        return
+    measured, reasons = ask_measures(study, [name])
+    truth = truth_of(spec.planted, plan)
+    if name in reasons:
+        for key in (name, *spec.variants):
+            yield Outcome(key, pairs, truth, False, reason=reasons[name])
+        return
+    found = measured[name]
+    for key in (name, *spec.variants):
+        curve = found.curve if key == name else found.others[key]
+        role = find_role(key, curve, ()) if spec.role is None else read_role(spec, curve, study)
+        yield _outcome(key, pairs, truth, role)
 
 
 def _outcome(measure: str, pairs: int, truth: int | None, role: Role) -> Outcome:
     return Outcome(measure, pairs, truth, role.found, role.onset, role.onset_low, role.onset_high)
+
+
+class _Clock:
+    """Processor seconds by part."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, float] = {}
+        self._last = time.process_time()
+
+    def stop(self, part: str) -> None:
+        """Everything since the last stop belongs to ``part``."""
+        now = time.process_time()
+        self._parts[part] = self._parts.get(part, 0.0) + now - self._last
+        self._last = now
+
+    def seconds(self) -> dict[str, float]:
+        """By part, and ``all``."""
+        return {**{part: round(value, 3) for part, value in self._parts.items()}, "all": sum(self._parts.values())}
 
 
 def error(outcome: Outcome) -> float:
