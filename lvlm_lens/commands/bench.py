@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 from .options import add_output_options, next_line
 
@@ -47,17 +48,17 @@ def run(options: argparse.Namespace) -> int:
             result = bench_sweep(SweepConfig(options.model, options.dataset, limit=options.limit), tell)
         found, table = result, sweep_table(result)
     elif options.what == "scale":
-        from ..bench.scale import bench_scale, scale_table
+        from ..bench.scale import PARTS, bench_scale, scale_table
 
-        found, table = (result := bench_scale()), scale_table(result)
+        parts = tuple(PARTS) if options.parts is None else tuple(options.parts.split(","))
+        record = None if options.out is None else Path(options.out)
+        found, table = (result := bench_scale(parts, record)), scale_table(result)
     else:
         from ..bench.probe import bench_probe, probe_table
 
         found, table = (result := bench_probe()), probe_table(result)
     text = json.dumps(found, indent=2)
     if options.out is not None:
-        from pathlib import Path
-
         from ..storage.commit import write_atomic
 
         write_atomic(Path(options.out), text + "\n")

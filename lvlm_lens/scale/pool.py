@@ -150,7 +150,9 @@ class _Driver:
         if not of:
             time.sleep(_POLL_SECONDS)
             return
-        ended, _ = self.ray.wait(list(of), num_returns=1, timeout=_POLL_SECONDS)
+        ended, others = self.ray.wait(list(of), num_returns=1, timeout=_POLL_SECONDS)
+        if ended and others:  # all that ended by now in one round: with short shards that is most of them
+            ended += self.ray.wait(others, num_returns=len(others), timeout=0)[0]
         if ended or any(seat.hand for seat in self.seats):
             self.patience = time.monotonic() + _PATIENCE_SECONDS
         elif time.monotonic() > self.patience:
