@@ -137,3 +137,16 @@ def test_a_grid_of_workers_is_the_grid_of_one_process(tmp_path, monkeypatch):
     run(*words, "--out", tmp_path / "alone")
     run(*words, "--out", tmp_path / "workers", "--workers", "2")
     assert (tmp_path / "workers" / "cells.csv").read_bytes() == (tmp_path / "alone" / "cells.csv").read_bytes()
+
+
+def test_trainings_of_workers_are_those_of_one_process(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    words = [
+        "train", "study", "--windows", "early=0-1,late=4-5", "--seeds", "0", "--steps", "2", "--limit", "12",
+        "--rank", "2", "--batch-size", "2", "--test-limit", "6", "--max-new-tokens", "4", "--quiet",
+    ]  # fmt: skip
+    run(*words, "--out", tmp_path / "alone")
+    run(*words, "--out", tmp_path / "workers", "--workers", "2")
+    alone = contents(tmp_path / "alone", "*/adapter_model.safetensors", "study.json", "study.md")
+    assert len(alone) == 4
+    assert contents(tmp_path / "workers", "*/adapter_model.safetensors", "study.json", "study.md") == alone

@@ -11,7 +11,7 @@ from .options import add_output_options, next_line
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the benchmarks."""
-    parser.add_argument("what", choices=("capture", "patch", "probe", "sweep", "scale"), help="which one")
+    parser.add_argument("what", choices=("capture", "patch", "probe", "sweep", "scale", "study"), help="which one")
     parser.add_argument("--threads", type=int, metavar="N", help="torch threads (default: torch's own)")
     parser.add_argument("--out", metavar="FILE", help="write the JSON there too (default: nowhere)")
     parser.add_argument("--model", default="mini", metavar="NAME", help="sweep: the model (default: mini)")
@@ -22,6 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def opening(options: argparse.Namespace) -> str:
     """What is about to happen."""
+    if options.what == "study":
+        return "reckoning the standard study on 1, 8 and 64 H100 from the dry run's counts, minutes; loading libraries"
     return f"measuring {options.what} beside the neighbours in one run, minutes; loading libraries"
 
 
@@ -64,6 +66,7 @@ def run(options: argparse.Namespace) -> int:
         write_atomic(Path(options.out), text + "\n")
     print(text if options.json else table)
     if not options.json and not options.quiet:
-        print("Found: the table above, measured in one run on this machine")
+        how = "reckoned" if options.what == "study" else "measured in one run on this machine"
+        print(f"Found: the table above, {how}")
         print(next_line("lvlm-lens bench " + {"capture": "patch", "patch": "probe"}.get(options.what, "capture")))
     return 0

@@ -6,7 +6,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +23,7 @@ from .options import (
     next_line,
     setting,
 )
+from .workers import add_worker_options, asked_for, run_jobs
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--bf16", action="store_true", help="autocast to bfloat16 (default: no)")
     add("--option", action="append", default=[], metavar="NAME=VALUE", help="of the method itself (default: its own)")
     add_column_options(parser)
+    add_worker_options(parser)
     add_output_options(parser)
 
 
@@ -77,6 +79,10 @@ def run(options: argparse.Namespace) -> int:
 
     if options.method == "study":
         return _study(options)
+    if asked_for(options):
+        raise UsageError(
+            "--workers and --ray share the trainings of `study`, one a worker; one training has one device"
+        )
     method = make_method(options.method, **_own_options(options.option))
     job = _job(options, method.name)
     if options.dry_run:
@@ -118,7 +124,7 @@ def _study(options: argparse.Namespace) -> int:
         _watched(job, f"study of {method.name}", tell, options.quiet)
         found = training_study(
             method, job, _test_part(options, job), windows, seeds=seeds, limit=options.test_limit,
-            max_new_tokens=options.max_new_tokens,
+            max_new_tokens=options.max_new_tokens, elsewhere=_handed_out(options, method, job),
         )  # fmt: skip
     if options.json:
         print(json.dumps(found, indent=2))
@@ -128,6 +134,19 @@ def _study(options: argparse.Namespace) -> int:
         first = f"{next(iter(found['windows']))}-{seeds[0]}"
         print(next_line(f"lvlm-lens patch --adapter {job.folder / first} --sites adapter"))
     return 0
+
+
+def _handed_out(options: argparse.Namespace, method: Any, job: Any) -> Callable[[Mapping[str, Any]], None] | None:
+    """Workers that train, one training each; ``None`` where none are wanted."""
+    if not asked_for(options):
+        return None
+    from ..scale.jobs.trainings import TrainingsJob, unwatched
+
+    def train(trainings: Mapping[str, Any]) -> None:
+        mine = {name: unwatched(training) for name, training in trainings.items()}
+        run_jobs(options, [TrainingsJob(method, mine, str(job.folder.absolute()))])
+
+    return train
 
 
 def _controls(method: Any, job: Any, options: argparse.Namespace) -> int:

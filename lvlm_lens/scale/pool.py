@@ -136,6 +136,8 @@ class _Driver:
 
     def _hand_out(self) -> None:
         for depth in range(1, _AHEAD + 1):  # everyone has one before anyone has two
+            if depth > 1 and len(self.waiting) <= len(self.seats):
+                return  # the last ones wait for whoever is free first: behind a long shard another might lie idle
             for seat in self.seats:
                 if self.waiting and seat.ready and len(seat.hand) < depth and self._may_join(seat):
                     seat.give(self.waiting.popleft())

@@ -83,6 +83,7 @@ def training_study(
     limit: int | None = None,
     max_new_tokens: int = 32,
     batch_size: int = 32,
+    elsewhere: Callable[[Mapping[str, Job]], None] | None = None,
 ) -> dict[str, Any]:
     """Train every window and seed below ``job.folder``, ask, and compare; the same call continues.
 
@@ -92,6 +93,7 @@ def training_study(
         windows: name to blocks; ``None`` locates the roles on the training samples.
         seeds: of each window.
         limit, max_new_tokens, batch_size: of the questions.
+        elsewhere: has the trainings done, by name, before any is begun here; one that is done is only read.
 
     Returns:
         What ``study.json`` holds: ``windows``, ``rows`` (one a window and form), ``notes``.  ``study.md`` and the
@@ -105,16 +107,24 @@ def training_study(
     if windows is None:
         job.say("roles of the base")
         windows, notes = windows_of(located_roles(base, job.data, batch_size, job.settings.seed), base.n_blocks)
+    trainings = {
+        f"{name}-{seed}": replace(
+            job,
+            settings=replace(job.settings, where="language", blocks=blocks, seed=seed, control="text_only"),
+            folder=job.folder / f"{name}-{seed}",
+        )
+        for name, blocks in windows.items()
+        for seed in seeds
+    }
+    if elsewhere is not None:
+        elsewhere(trainings)
     defenses: list[Any] = []
-    for name, blocks in windows.items():
-        for seed in seeds:
-            word = f"{name}-{seed}"
-            job.say(f"{word}: blocks {blocks}, {job.settings.steps} steps")
-            settings = replace(job.settings, where="language", blocks=blocks, seed=seed, control="text_only")
-            method.train(replace(job, settings=settings, folder=job.folder / word))
-            defense = trained_defense(job.folder / word)
-            defense.name = word  # type: ignore[misc]
-            defenses.append(defense)
+    for word, training in trainings.items():
+        job.say(f"{word}: blocks {training.settings.blocks}, {job.settings.steps} steps")
+        method.train(training)
+        defense = trained_defense(training.folder)
+        defense.name = word  # type: ignore[misc]
+        defenses.append(defense)
     asked = {form: _form(test, form) for form in FORMS if form == "words" or base.takes_images}
     rows = []
     for form, samples in asked.items():
