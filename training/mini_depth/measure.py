@@ -17,26 +17,32 @@ import numpy as np
 
 from lvlm_lens.causal.patch_grid import patch_grid
 from lvlm_lens.data import Dataset, Sample
+from lvlm_lens.data.mini import load_mini
+from lvlm_lens.data.mini.heldout import styles_of
+from lvlm_lens.data.mini.objects import THINGS
 from lvlm_lens.depth import relative_depth
 from lvlm_lens.lens import LVLM
 from lvlm_lens.locate.locating import locate_roles
 from lvlm_lens.measures.evidence import gather
+from lvlm_lens.measures.items import harm_labels
 from lvlm_lens.measures.linear_probe import LinearProbe
+from lvlm_lens.models.mini.measure import Speaker, naming, refusal_rates, wilson
+from lvlm_lens.stats.groups import bootstrap_ratio
 
 from .items import depth_set
 
 EARLY, PATCH_EARLY, LATE = 1 / 4, 1 / 3, 3 / 4
 READABLE, LEAD, STEP = 0.85, 2, 0.5
-PAIRS = 48
-"""Pairs that are patched."""
+PERMUTATIONS, REPLICATES = 20, 400
+SITES = ("resid_post", "attn_out", "mlp_out")
 
 
 def _part(data: Dataset, name: str) -> list[Sample]:
     return [sample for sample in data if sample.meta["part"] == name]
 
 
-def measure(folder: Path, split: str, levels: int, permutations: int = 50, replicates: int = 500) -> dict[str, Any]:
-    """Figures of the three targets for a checkpoint folder, on one split."""
+def measure(folder: Path, split: str, levels: int) -> dict[str, Any]:
+    """Figures of the targets for a checkpoint folder, on one split."""
     model = LVLM.from_pretrained(str(folder))
     data = depth_set(split, levels)
     found: dict[str, Any] = {"split": split, "blocks": model.n_blocks}
@@ -44,28 +50,48 @@ def measure(folder: Path, split: str, levels: int, permutations: int = 50, repli
         evidence = gather(model, _part(data, part))
         with model.random_twin(0) as shuffled:
             twin = gather(shuffled, _part(data, part))
-        probe = LinearProbe(folds=5, permutations=permutations, replicates=replicates)
-        located = locate_roles(evidence, twin, probe=probe)
+        located = locate_roles(evidence, twin, probe=LinearProbe(permutations=PERMUTATIONS, replicates=REPLICATES))
+        harmful, refused = harm_labels(evidence.samples) == 1, evidence.log_odds > 0
         found[part] = {
             "items": len(evidence),
-            "refused": {
-                name: float((evidence.log_odds[[s.harmful == harm for s in evidence.samples]] > 0).mean())
-                for name, harm in (("harmful", 1), ("harmless", 0))
-            },
+            "harmful_refused": wilson(int(refused[harmful].sum()), int(harmful.sum())),
+            "harmless_refused": wilson(int(refused[~harmful].sum()), int((~harmful).sum())),
             "curves": {name: curve.without_draws().to_dict() for name, curve in located.curves.items()},
             "roles": located.roles.to_dict(),
         }
-    found["patching"] = _patching(model, _part(data, "joint"))
+    found["steps"] = _steps(model, _part(data, "joint"))
+    found["card"] = _card(folder, split)
     return found
 
 
-def _patching(model: LVLM, samples: list[Sample]) -> dict[str, Any]:
+def _steps(model: LVLM, samples: list[Sample]) -> list[dict[str, Any]]:
+    """What each block adds at the last token, of one pair a quad: share of the whole difference, with its interval."""
     by_quad: dict[str, list[Any]] = {}
     for pair in Dataset(samples, "pairs").pairs():
         by_quad.setdefault(pair.clean.group, []).append(pair)
-    pairs = [pairs[number % len(pairs)] for number, pairs in enumerate(by_quad.values())][:PAIRS]
-    grid = patch_grid(model, pairs, ("resid_post", "attn_out", "mlp_out"), "last", direction="denoise")
-    return {"pairs": len(pairs), "cells": grid.summary().to_dict("records")}
+    pairs = [some[number % len(some)] for number, some in enumerate(by_quad.values())]
+    grid = patch_grid(model, pairs, SITES, "last", direction="denoise", null=0)
+    shift = grid.values[0, :, :, 0] - grid.corrupted  # [site, block, pair]
+    found = []
+    for site, moved in zip(grid.sites, shift, strict=True):
+        added = np.diff(moved, axis=0, prepend=0.0) if site == "resid_post" else moved  # [block, pair]
+        gaps = grid.clean - grid.corrupted
+        low, high = bootstrap_ratio(added, gaps, grid.groups)
+        for block, share in enumerate(added.sum(1) / gaps.sum()):
+            step = {"value": float(share), "low": float(low[block]), "high": float(high[block])}
+            found.append({"site": site, "block": block, "pairs": len(pairs), **step})
+    return found
+
+
+def _card(folder: Path, split: str) -> dict[str, Any]:
+    """The card's other targets: naming, and harm told in words (:mod:`lvlm_lens.models.mini.measure`)."""
+    speaker = Speaker(folder)
+    styles = [styles_of(thing)[place % len(styles_of(thing))] for place, thing in enumerate(THINGS)]
+    told = [sample.without_images() for sample in load_mini(split) if sample.meta["part"] == "joint"]
+    return {
+        "naming": naming(speaker, list(THINGS), styles, each=1, seed=1),
+        "told_joint": refusal_rates(speaker.replies([sample.text for sample in told]), told),
+    }
 
 
 def write(found: dict[str, Any], path: Path) -> None:
@@ -84,13 +110,8 @@ def verdicts(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
         above = np.maximum(above, np.asarray(baseline["high"]))
     early, late = depth <= EARLY, int(np.flatnonzero(depth <= LATE)[-1])
     joint, words = (found[part]["roles"]["perception"]["onset"] for part in ("joint", "words"))
-    cells = [cell for cell in found["patching"]["cells"] if relative_depth(cell["block"], blocks) < PATCH_EARLY]
-    own = {(cell["site"], cell["block"]): cell["effect"] for cell in cells}
-    steps = {
-        f"{site} {block}": effect - (own.get((site, block - 1), 0.0) if site == "resid_post" else 0.0)
-        for (site, block), effect in own.items()
-    }
-    largest = max(steps, key=lambda name: steps[name])
+    steps = [step for step in found["steps"] if relative_depth(step["block"], blocks) < PATCH_EARLY]
+    largest = max(steps, key=lambda step: step["value"])
     return {
         "a_early": {
             "reached": bool((value[early] <= above[early]).all()),
@@ -107,5 +128,5 @@ def verdicts(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
             "onset_joint": joint,
             "onset_words": words,
         },
-        "c": {"reached": steps[largest] <= STEP, "largest_step": steps[largest], "where": largest},
+        "c": {"reached": largest["value"] <= STEP, "largest": largest},
     }
