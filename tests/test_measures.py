@@ -15,10 +15,11 @@ from lvlm_lens.errors import DataError, UsageError
 from lvlm_lens.locate.consensus import change_point
 from lvlm_lens.locate.elsewhere import read_elsewhere
 from lvlm_lens.locate.locating import locate_roles
+from lvlm_lens.measures.check_measure import check_spec
 from lvlm_lens.measures.draws import load_curves, load_measured, save_curves
 from lvlm_lens.measures.evidence import gather
 from lvlm_lens.measures.linear_probe import LinearProbe
-from lvlm_lens.measures.spec import measure
+from lvlm_lens.measures.spec import Measured, measure
 from lvlm_lens.measures.study import Study
 from lvlm_lens.measures.tuned_lens import TunedLens, chat_states, train_tuned_lens
 from lvlm_lens.measures.unembedding import Unembedding, unembedding_of
@@ -106,18 +107,29 @@ def plain_states(model: LVLM, samples) -> np.ndarray:
 @pytest.mark.parametrize("name", list(MEASURES))
 def test_every_measure_keeps_the_contract(name, study):
     spec = MEASURES[name]
-    found = measure(spec, study)
-    curves = {name: found.curve, **found.others}
-    for key, curve in curves.items():
-        assert curve.name == key and curve.blocks == tuple(study.evidence.blocks)
+    found = check_spec(spec, study)
+    for curve in (found.curve, *found.others.values()):
+        assert curve.blocks == tuple(study.evidence.blocks)
         assert curve.replicates.shape[1] == len(curve) and curve.unit and curve.meta["source"] == spec.source
-        assert (curve.low <= curve.value).all() and (curve.value <= curve.high).all()
         assert curve.null_draws is not None or curve.meta["no_null"]
         assert curve.meta["depth"] == study.model.n_blocks
-    editing = spec.cost == "edits"  # no twin beside those: it would cost as much again, and the role says so
-    assert {key for key in spec.expected if not (editing and key == "random_twin")} <= set(found.curve.baselines)
-    if not editing:
-        np.testing.assert_array_equal(measure(spec, study).curve.value, found.curve.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"cost": "dear"}, "cost"),
+        ({"planted": "", "untested": ""}, "untested"),
+        ({"planted": "joy"}, "planted"),
+        ({"variants": ("none",)}, "variants"),
+        ({"expected": ("tea_leaves",)}, "expected baselines"),
+        ({"cost": "forward"}, "rows belong"),
+        ({"compute": lambda study: Measured(replace(study.located.curves["perception"], unit=""))}, "unit"),
+    ],
+)
+def test_a_spec_that_breaks_the_contract_is_named(change, says, study):
+    with pytest.raises(AssertionError, match=says):
+        check_spec(replace(MEASURES["linear_probe"], **change), study)
 
 
 def test_reading_measures_equal_plain_forwards(study, model, states):

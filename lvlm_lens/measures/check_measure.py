@@ -1,4 +1,4 @@
-"""One battery for every measure: the contract, the null, the interval, the seed.
+"""One battery for every estimator, the contract, the null, the interval, the seed; one for what is registered of it.
 
 ``check_measure(factory, activations, labels, groups)`` raises :class:`AssertionError` with the name of the check that a
 measure fails.  ``factory`` makes a fresh measure (``functools.partial`` of the class with what it needs); the data
@@ -18,6 +18,8 @@ from sklearn.base import clone
 from ..errors import LensError
 from ..stats.curve import Curve
 from .blocks import ArrayBlocks
+from .spec import COSTS, PLANTED, ROLE_NAMES, Measured, MeasureSpec, Size, measure
+from .study import Study
 
 
 class _OneAtATime:
@@ -118,6 +120,45 @@ def check_measure(
             _undefined(lambda: factory().fit(activations, np.zeros(len(labels), dtype=int), groups))
     done.append("errors")
     return done
+
+
+def check_spec(spec: MeasureSpec, study: Study) -> Measured:
+    """What is registered of a measure, and what it gives on a real study: the check of one more measure of a model.
+
+    Args:
+        spec: the measure's own description.
+        study: of a small model, with items of both kinds, matched pairs, captions, concepts and references.
+
+    Returns:
+        What was measured.
+    """
+    _must(spec.role in (*ROLE_NAMES, None), "role", f"{spec.role!r}")
+    _must(spec.cost in COSTS, "cost", f"{spec.cost!r}; one of {', '.join(COSTS)}")
+    _must(spec.source and spec.what, "source and what are given")
+    _must(bool(spec.planted) != bool(spec.untested), "planted, or untested with the reason")
+    _must(not spec.planted or spec.planted in PLANTED, "planted", f"{spec.planted!r}; one of {', '.join(PLANTED)}")
+    _must(spec.role is not None or not spec.votes, "what speaks for no role has no vote")
+    rows = [spec.rows(Size(items, 8, 4)) for items in (0, 20, 40)]
+    _must(rows == sorted(rows) and rows[0] >= 0, "rows grow with the items", f"{rows}")
+    _must((rows[1] > 0) == (spec.cost in ("forward", "edits")) or spec.cost == "cheap", "rows belong to the cost")
+
+    found = measure(spec, study)  # holds blocks, interval, null and unit
+    for name, curve in {spec.name: found.curve, **found.others}.items():
+        _must(curve.name == name, "curves are named", name)
+        _must(
+            (curve.low <= curve.value).all() and (curve.value <= curve.high).all(), "the interval holds the value", name
+        )
+    _must(set(spec.variants) <= set(found.others), "variants are among the other curves", f"{spec.variants}")
+    editing = (
+        spec.cost == "edits"
+    )  # no twin beside those: it would cost as much again, and the role says so
+    beside = {key for key in spec.expected if not (editing and key == "random_twin")}
+    _must(beside <= set(found.curve.baselines), "expected baselines", f"{beside - set(found.curve.baselines)}")
+    json.dumps(found.tables, allow_nan=True)
+    if not editing:
+        again = measure(spec, study)
+        _must(np.array_equal(again.curve.value, found.curve.value), "same seed, same numbers")
+    return found
 
 
 def _refuses(action: Callable[[], Any], check: str) -> None:

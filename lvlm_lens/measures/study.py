@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -23,9 +23,25 @@ from .items import group_names, harm_labels
 from .unembedding import Unembedding, unembedding_of
 
 if TYPE_CHECKING:
-    from ..locate.locating import Located
+    from .linear_probe import LinearProbe
 
 Tell = Callable[[str, int, int], None]
+
+
+class Located(Protocol):
+    """What measures use of :class:`lvlm_lens.locate.locating.Located`: curves and fitted probes by role, the roles."""
+
+    @property
+    def curves(self) -> Mapping[str, Curve]:
+        """Curves by name."""
+
+    @property
+    def probes(self) -> Mapping[str, LinearProbe]:
+        """Fitted probes of perception and semantics."""
+
+    @property
+    def roles(self) -> Any:
+        """:class:`lvlm_lens.locate.roles.LayerRoles`."""
 
 
 @dataclass
