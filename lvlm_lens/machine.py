@@ -1,8 +1,9 @@
 """How fast this machine is at what a run does, measured in a few seconds with nothing of the model but its shapes.
 
 A forward is timed as the matrix products of its linear layers, at the width, the number type and the number of rows
-that the run will use, plus a measured cost a module (on a small model the calls cost more than the arithmetic), plus
-attention's products.  Probes and figures are timed by making one.
+that the run will use, plus what stands between the products (norms, rotations, activations, sums), plus a measured
+cost a module (on a small model the calls cost more than the arithmetic), plus attention.  Probes and figures are timed
+by making one.
 
 On one thread of the CPU the clock is that of the process, so that other work on the machine does not count: the
 estimate is that of a free machine.  With several threads, or a GPU, it is the clock on the wall.
@@ -89,10 +90,11 @@ def forward_seconds(
         parts: ``(module, rows, positions)``: how many rows (batch times positions) go through it, and how many
             positions attend to each other.
         device, dtype: of the run.
-        heads, head_dim: of attention in the decoder, for its products.
+        heads, head_dim: of attention in the decoder.
     """
-    call = _call_seconds(device)
+    call, value = _call_seconds(device), _value_seconds(device, dtype)
     shapes: Counter[tuple[tuple[int, int], int]] = Counter()
+    queries: Counter[int] = Counter()
     total = 0.0
     for module, rows, positions in parts:
         modules = [m for m in module.modules() if not list(m.children())]
@@ -101,11 +103,28 @@ def forward_seconds(
             weight = getattr(leaf, "weight", None)
             if weight is not None and weight.ndim == 2 and not isinstance(leaf, nn.Embedding):
                 shapes[(tuple(weight.shape), rows)] += 1
+                total += _AFTER_LINEAR * value * rows * weight.shape[0]
+            elif weight is not None and weight.ndim == 1:
+                total += _IN_NORM * value * rows * len(weight)
         if heads:
-            total += 4.0 * rows * positions * heads * head_dim / _flops(device, dtype)
+            queries[positions] += rows
     for (shape, rows), count in shapes.items():
         total += count * linear_seconds(shape, rows, device, dtype)
+    for positions, rows in queries.items():
+        total += rows * _query_seconds(heads, positions, head_dim, device, dtype)
     return total
+
+
+_AFTER_LINEAR = 2.0
+"""Operations on each number that a linear layer gives: it is rotated, laid out anew, activated, multiplied, added."""
+_IN_NORM = 5.0
+"""Operations on each number that a norm reads."""
+
+
+def _value_seconds(device: str, dtype: torch.dtype) -> float:
+    """Seconds a number of an operation on single numbers, on more of them than the nearest cache holds."""
+    x = torch.randn(2**19, device=device).to(dtype)
+    return seconds(lambda: x * x, device, 0.02) / x.numel()
 
 
 def _call_seconds(device: str) -> float:
@@ -114,9 +133,12 @@ def _call_seconds(device: str) -> float:
     return seconds(lambda: norm(x), device, 0.02)
 
 
-def _flops(device: str, dtype: torch.dtype) -> float:
-    a = torch.randn(256, 256, device=device).to(dtype)
-    return 2 * 256**3 / seconds(lambda: a @ a, device, 0.02)
+def _query_seconds(heads: int, positions: int, head_dim: int, device: str, dtype: torch.dtype) -> float:
+    """Seconds of attention for one position of one row, among so many."""
+    x = torch.randn(1, heads, positions, head_dim, device=device).to(dtype)
+    mask = torch.ones(1, 1, positions, positions, device=device, dtype=torch.bool).tril()
+    attend = torch.nn.functional.scaled_dot_product_attention
+    return seconds(lambda: attend(x, x, x, attn_mask=mask), device, 0.02) / positions
 
 
 def probe_seconds(n: int, width: int, folds: int, permutations: int, replicates: int) -> tuple[float, float]:

@@ -13,14 +13,19 @@ from typing import Any
 import torch
 from torch import nn
 
+from .causal.nulls import NULLS
 from .causal.patch_grid import RECORDED, WAVE
 from .config import SweepConfig
 from .data import Dataset
 from .defenses.wide_table import IN_MEMORY
+from .interventions.seats import PACK
 from .machine import memory_bytes, resident_bytes
 from .models.anatomy import LOGITS, Anatomy
 from .models.twin import PART
 
+_LATER = 192 * 2**20
+"""On the CPU, what is not there yet when the estimate is made: interactive figures, Parquet, image formats (about 50
+MiB), and freed blocks that C's allocator keeps (100 to 150 MiB on mini)."""
 _CODES = {"4bit": 0.5625, "8bit": 1.0}
 """Bytes of a quantised entry: NF4 with a float32 scale for every 64, and LLM.int8."""
 
@@ -30,7 +35,8 @@ class Memory:
     """Bytes.
 
     Attributes:
-        weights: of the model; beside: what is there before and while it runs (on the CPU: Python and its libraries).
+        weights: of the model; beside: what is there before and while it runs (on the CPU: Python and its libraries,
+            those that are loaded later counted in).
         row: of one row of a batch at its widest place; batch: rows per forward; lens: logits of one batch's lens.
         patching: of one wave of patched cells and the state recorded for them.
         twin: of shuffling the largest part of a weight; tables: of SASA's features and of one probe on them (CPU).
@@ -67,7 +73,7 @@ class Memory:
         largest = max(p.numel() for p in model.parameters())
         return cls(
             weights=_weights(model, size, config.quantize),
-            beside=resident_bytes() if on_cpu else 0,
+            beside=resident_bytes() + _LATER if on_cpu else 0,
             row=_row_bytes(anatomy, tokens, size),
             batch=batch,
             lens=lens,
@@ -113,11 +119,16 @@ def _tables(rows: int, vocabulary: int) -> int:
 
 
 def _patching(anatomy: Anatomy, tokens: int, pairs: int, size: int) -> int:
-    """A wave of tokens inside one block, its logits, and what is recorded of both prompts of each pair."""
-    inner = _inner(anatomy)
-    per_token = anatomy.d_model * 2 + 2 * anatomy.n_kv_heads * anatomy.head_dim
+    """A wave of tokens inside one block, what they attend to, the logits, and what is recorded of both prompts."""
+    d, inner = anatomy.d_model, _inner(anatomy)
+    per_token = d * 2 + 2 * anatomy.n_kv_heads * anatomy.head_dim
     recorded = 2 * anatomy.n_blocks * tokens * per_token * size * pairs
-    return WAVE * (6 * anatomy.d_model + 3 * inner) * size + min(recorded, RECORDED) + 3 * 4 * LOGITS
+    pack = max(PACK, d // 4)
+    keys = pack + tokens  # of one pack: its own and the prefix, repeated for every head and joined
+    attended = WAVE // pack * keys * anatomy.n_heads * anatomy.head_dim * 4 * size
+    masks = 13 * WAVE * keys  # places of keys (int64), the mask in numbers, and as yes and no
+    logits = min(LOGITS, 2 * (1 + len(NULLS)) * pairs * anatomy.n_blocks * anatomy.vocab_size)
+    return WAVE * (8 * d + 3 * inner) * size + attended + masks + min(recorded, RECORDED) + 3 * 4 * logits
 
 
 def _inner(anatomy: Anatomy) -> int:

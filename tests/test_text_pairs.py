@@ -146,7 +146,7 @@ def test_a_sweep_patches_pairs_of_words_or_says_truly_why_not(model, tmp_path):
         found, grid = patch_stage(
             model, data, replace(evidence, log_odds=odds), tmp_path / "all", 10, 0, lambda *_: None
         )
-    expected = patching_work(model, able[0], 8, spans_of(model, able[:1])[0])
+    expected, _ = patching_work(model, able[0], 8, spans_of(model, able[:1])[0])
     assert 0.5 < expected.rows / rows[0] < 2
     assert found["done"] and found["pairs"] == 8 and found["pairs_differ_in"] == "text"
     assert {"mean(question)", "last"} <= set(grid.positions)

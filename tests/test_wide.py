@@ -17,7 +17,7 @@ from lvlm_lens.wide.shapes import Shape
 
 PUBLISHED = {  # hidden size, MLP, heads, key-value heads, vocabulary, tower width, patch size
     "LLaVA-1.5-7B": (4096, 11008, 32, 32, 32064, 1024, 14),
-    "LLaVA-OneVision-7B": (3584, 18944, 28, 4, 152000, 1152, 14),
+    "LLaVA-OneVision-7B": (3584, 18944, 28, 4, 152128, 1152, 14),
     "Qwen2.5-VL-7B": (3584, 18944, 28, 4, 152064, 1280, 14),
     "Gemma-3-4B": (2560, 10240, 8, 4, 262208, 1152, 14),
     "InternVL3-8B": (3584, 18944, 28, 4, 151674, 1024, 14),
@@ -51,7 +51,7 @@ def tiny() -> tuple:
 
 @pytest.fixture
 def shape(monkeypatch):
-    monkeypatch.setitem(SHAPES, "tiny", Shape("none", 4, 2, tiny))
+    monkeypatch.setitem(SHAPES, "tiny", Shape("none", 4, 2, tiny, "none"))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -60,6 +60,7 @@ def test_a_row_holds_every_stage_against_plain_forwards(shape, dtype):
     assert found["ok"] and set(found["difference"]) == {"capture", "lens", "locate", "patch", "SASA"}
     assert found["items"] == 16 and found["items_with_picture"] == 2 and found["image_tokens"] == 16
     assert found["peak_bytes"] > found["weights_bytes"] > 0
+    assert found["noise_padded"] < found["tolerance"]
     assert found["dtype"] == str(dtype).removeprefix("torch.")
 
 

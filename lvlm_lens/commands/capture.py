@@ -62,9 +62,7 @@ def run(options: argparse.Namespace) -> int:
             from ..scale.jobs.capture import CaptureJob
 
             shared = shared_folder(config.out, "capture")
-            job = CaptureJob(
-                config, shared, tuple(sites), str(config.positions), options.logits, options.store_dtype
-            )
+            job = CaptureJob(config, shared, tuple(sites), str(config.positions), options.logits, options.store_dtype)
             run_jobs(options, [job], config)
         model, data = load_inputs(config, need_labels=False)
         say_loaded(model, options.quiet)

@@ -86,9 +86,7 @@ def run(options: argparse.Namespace) -> int:
             from ..scale.jobs.answers import AnswersJob
 
             shared = shared_folder(config.out, "evaluate")
-            job = AnswersJob(
-                config, shared, options.defense, limit, options.train_limit, options.max_new_tokens
-            )
+            job = AnswersJob(config, shared, options.defense, limit, options.train_limit, options.max_new_tokens)
             run_jobs(options, [job], config)
         folder = RunFolder(Path(config.out)) if config.out is not None else None
         judge = None

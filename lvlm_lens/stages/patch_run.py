@@ -90,5 +90,3 @@ class PatchRun:
             model, pairs, list(self.sites), spans if len(spans) > 1 else spans[0], self.metric, self.direction,
             self.per, self.window, exact=self.exact, seed=self.config.seed, out=self.folder,
         )  # fmt: skip
-
-

@@ -1,10 +1,10 @@
 """JSON schemas of typed records: made from the types, so that what is published is what the code is checked against.
 
-    >>> class Share(TypedDict):
-    ...     "A share with its interval."
-    ...     value: float | None
-    >>> json_schema(Share)["properties"]["value"]
-    {'anyOf': [{'type': 'number'}, {'type': 'null'}]}
+>>> class Share(TypedDict):
+...     "A share with its interval."
+...     value: float | None
+>>> json_schema(Share)["properties"]["value"]
+{'anyOf': [{'type': 'number'}, {'type': 'null'}]}
 """
 
 from __future__ import annotations

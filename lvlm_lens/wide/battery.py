@@ -95,7 +95,18 @@ def _row(name: str, dtype: str, device: str) -> dict[str, Any]:
     return {"model": name, "dtype": dtype, "device": device, "error": reason[:500]}
 
 
-COLUMNS = ("model", "dtype", "image tokens", "vocabulary", "difference", "noise", "seconds", "peak / weights", "state")
+COLUMNS = (
+    "model",
+    "dtype",
+    "image tokens",
+    "vocabulary",
+    "difference",
+    "noise",
+    "noise, padded",
+    "seconds",
+    "peak / weights",
+    "state",
+)
 
 
 def table_rows(record: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -103,10 +114,11 @@ def table_rows(record: dict[str, Any]) -> list[tuple[str, ...]]:
     made = [
         (
             row["model"], row["dtype"], f"{row['image_tokens']:,}", f"{row['vocabulary']:,}",
-            f"{row['largest_difference']:.1e}", f"{row['noise']:.1e}", f"{row['seconds_in_all']:.0f}",
+            f"{row['largest_difference']:.1e}", f"{row['noise']:.1e}", f"{row['noise_padded']:.1e}",
+            f"{row['seconds_in_all']:.0f}",
             f"{row['peak_bytes'] / 2**30:.1f} / {row['weights_bytes'] / 2**30:.1f} GiB",
             "ok" if row["ok"] else "DIFFERS",
         )
         for row in record["rows"]
     ]  # fmt: skip
-    return made + [(row["model"], row["dtype"], *["-"] * 6, row["error"]) for row in record["failed"]]
+    return made + [(row["model"], row["dtype"], *["-"] * 7, row["error"]) for row in record["failed"]]

@@ -38,6 +38,9 @@ from ..models.refusal_tokens import refusal_token_ids
 from .shapes import BLOCKS, SHAPES, build
 
 ITEMS = 16
+BATCH = 4
+EXTRA_PADDING = 8
+"""Tokens of padding that even the longest row of a padded batch gets, so that no row is measured without any."""
 TOLERANCE = {torch.float32: 2e-4, torch.bfloat16: 5e-2}
 """Largest difference allowed, as a share of the largest value: that of the battery on tiny models."""
 
@@ -74,9 +77,11 @@ class Oracle:
     @torch.inference_mode()
     def forward(self, sample: Sample, put: tuple[int, Callable[[torch.Tensor], torch.Tensor]] | None = None) -> Any:
         """Outputs of every block ``[1, position, d_model]`` and the last position's logits ``[vocab]``."""
-        return self._run(untouched(self.lvlm, sample), put)
+        states, logits = self.rows(untouched(self.lvlm, sample), put)
+        return states, logits[0]
 
-    def _run(self, inputs: dict[str, Any], put: Any = None) -> tuple[list[torch.Tensor], torch.Tensor]:
+    def rows(self, inputs: dict[str, Any], put: Any = None) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """Outputs of every block ``[row, position, d_model]`` and the last position's logits ``[row, vocab]``."""
         seen: list[torch.Tensor] = []
 
         def read(module: nn.Module, args: Any, output: Any) -> None:
@@ -91,7 +96,7 @@ class Oracle:
         handles = [] if put is None else [self.blocks[put[0]].register_forward_hook(write)]
         handles += [block.register_forward_hook(read) for block in self.blocks]
         try:
-            logits = self.model(**inputs, use_cache=False, logits_to_keep=1).logits[0, -1].float()
+            logits = self.model(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1].float()
         finally:
             for handle in handles:
                 handle.remove()
@@ -119,9 +124,40 @@ class Oracle:
     def noise(self, sample: Sample) -> float:
         """How far the plain forward is from itself when the same row stands twice in its batch."""
         inputs = untouched(self.lvlm, sample)
-        _, alone = self._run(inputs)
+        _, alone = self.rows(inputs)
         twice = {k: torch.cat([v, v]) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
-        return _share(self._run(twice)[1], alone)
+        return _share(self.rows(twice)[1], torch.cat([alone, alone]))
+
+
+@torch.inference_mode()
+def _padded(oracle: Oracle, samples: list[Sample], plain: Plain) -> float:
+    """How far plain forwards of rows of words are from themselves when four share a batch, padded on the left.
+
+    Positions are counted from the mask, as Hugging Face's ``generate`` does.  The largest of the residual stream at the
+    last token (by block) and the logits there.
+    """
+    rows = [number for number, sample in enumerate(samples) if not sample.images]
+    states, logits = [], []
+    for start in range(0, len(rows), BATCH):
+        inputs = [untouched(oracle.lvlm, samples[row]) for row in rows[start : start + BATCH]]
+        longest = max(item["input_ids"].shape[1] for item in inputs) + EXTRA_PADDING
+        batch = {
+            name: torch.cat([
+                nn.functional.pad(
+                    item[name], (longest - item[name].shape[1], 0),
+                    value=oracle.lvlm.tokenizer.pad_token_id if name == "input_ids" else 0,
+                )
+                for item in inputs
+            ])
+            for name in inputs[0]
+        }  # fmt: skip
+        batch["position_ids"] = (batch["attention_mask"].cumsum(-1) - 1).clamp(min=0)
+        found, head = oracle.rows(batch)
+        states.append(torch.stack([state[:, -1].float().cpu() for state in found], dim=1))
+        logits.append(head.cpu())
+    resid = torch.cat(states)
+    by_block = [_share(resid[:, block], plain.resid[rows][:, block]) for block in range(resid.shape[1])]
+    return max(*by_block, _share(torch.cat(logits), plain.logits[rows]))
 
 
 def requests(pictures: int) -> Dataset:
@@ -186,12 +222,13 @@ def measure_row(name: str, dtype: torch.dtype, device: str, pictures: int) -> di
     oracle = Oracle(model, shape.decoder)
     plain = timed("plain forwards", lambda: oracle.read(samples))
     noise = timed("noise", lambda: oracle.noise(samples[-1]))
+    padded = timed("noise of padding", lambda: _padded(oracle, samples, plain))
 
-    acts = timed("capture", lambda: capture(model, samples, "resid_post", "last", batch_size=4))
+    acts = timed("capture", lambda: capture(model, samples, "resid_post", "last", batch_size=BATCH))
     found = torch.from_numpy(np.stack([acts["resid_post", b][:, 0] for b in range(BLOCKS)], axis=1)).float()
     row["difference"]["capture"] = max(_share(found[:, b], plain.resid[:, b]) for b in range(BLOCKS))
 
-    evidence = timed("lens", lambda: gather(model, samples, batch_size=4))
+    evidence = timed("lens", lambda: gather(model, samples, batch_size=BATCH))
     row["difference"]["lens"] = _share(torch.from_numpy(evidence.lens_log_odds), plain.lens)
 
     probe = LinearProbe(folds=4, permutations=20, replicates=100)
@@ -210,14 +247,15 @@ def measure_row(name: str, dtype: torch.dtype, device: str, pictures: int) -> di
     row["difference"]["patch"] = timed("plain patch", lambda: _patched(oracle, plain, samples, chosen, grid))
 
     cell = Cell(0, BLOCKS - 1)
-    made = timed("SASA", lambda: extract(model, samples, [cell], batch_size=4))
+    made = timed("SASA", lambda: extract(model, samples, [cell], batch_size=BATCH))
     values = made.cells[cell][:1]
     row["difference"]["SASA"] = timed("plain SASA", lambda: _projected(oracle, samples[:1], values))
     row["sasa_engine"] = made.engine
-    guard = SASA(safety_block=0, fused_block=BLOCKS - 1, batch_size=4)
+    guard = SASA(safety_block=0, fused_block=BLOCKS - 1, batch_size=BATCH)
     timed("SASA probe", lambda: guard.fit(model, samples[pictures:]))
 
     row["noise"] = noise
+    row["noise_padded"] = padded
     row["tolerance"] = TOLERANCE[dtype]
     row["largest_difference"] = max(row["difference"].values())
     row["ok"] = bool(row["largest_difference"] <= TOLERANCE[dtype])

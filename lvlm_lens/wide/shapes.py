@@ -1,8 +1,9 @@
 """Six well-known models, built from configuration: true widths, heads, vocabulary, tower; two blocks of each.
 
-Sizes are those of the published ``config.json`` of the hub id that each row names.  Weights are random, the tokenizer
-is a small one trained in place (the model's vocabulary is larger, as it is in every padded checkpoint), and the picture
-processor is the family's own at its published sizes unless ``pictures`` says otherwise.
+Sizes are those of the published ``config.json`` of the hub id that each row names; ``source`` says where they were
+read, since not every file itself could be opened.  Weights are random, the tokenizer is a small one trained in place
+(the model's vocabulary is larger, as it is in every padded checkpoint), and the picture processor is the family's own
+at its published sizes unless ``pictures`` says otherwise.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ BLOCKS = 2
 
 _SIGLIP = {"hidden_size": 1152, "intermediate_size": 4304, "num_attention_heads": 16, "patch_size": 14}
 _QWEN2_7B = {"hidden_size": 3584, "intermediate_size": 18944, "num_attention_heads": 28, "num_key_value_heads": 4}
+_QWEN2_ROPE = {"rope_type": "default", "rope_theta": 1e6}
 _VIDEO = {"video_token": "<video>"}
+_IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Shape:
         hub: whose published configuration its sizes are.
         depth, tower_depth: blocks of the published decoder and tower.
         build: configuration, model class and processor.
+        source: where the sizes were read.
         decoder: dotted path of the decoder in transformers' model, written by hand, for plain forwards.
         pictures: what is not as published about the pictures.
     """
@@ -42,6 +46,7 @@ class Shape:
     depth: int
     tower_depth: int
     build: Callable[[], tuple[Any, Any, Any]]
+    source: str
     decoder: str = "model.language_model"
     pictures: str = "as published"
 
@@ -68,6 +73,7 @@ def _llava() -> tuple[Any, Any, Any]:
     text = LlamaConfig(
         **_text(tokenizer, vocab_size=32064, hidden_size=4096, intermediate_size=11008, num_attention_heads=32),
         max_position_embeddings=4096,
+        rms_norm_eps=1e-5,
     )
     config = LlavaConfig(
         vision_config=vision, text_config=text, image_token_id=tokenizer.convert_tokens_to_ids("<image>")
@@ -94,7 +100,11 @@ def _onevision() -> tuple[Any, Any, Any]:
     vision = SiglipVisionConfig(**_SIGLIP, num_hidden_layers=BLOCKS, image_size=384, vision_use_head=False)
     config = LlavaOnevisionConfig(
         vision_config=vision,
-        text_config=Qwen2Config(**_text(tokenizer, vocab_size=152000, **_QWEN2_7B), max_position_embeddings=32768),
+        text_config=Qwen2Config(
+            **_text(tokenizer, vocab_size=152128, **_QWEN2_7B),
+            max_position_embeddings=32768,
+            rope_parameters=_QWEN2_ROPE,
+        ),
         image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
         video_token_index=tokenizer.convert_tokens_to_ids("<video>"),
     )
@@ -116,16 +126,16 @@ def _qwen2_5_vl() -> tuple[Any, Any, Any]:
         "vision_end_token": "<|vision_end|>",
     }
     tokenizer = make_tokenizer(special)
-    rope = {"rope_type": "default", "mrope_section": [16, 24, 24], "rope_theta": 1e6}
+    rope = {**_QWEN2_ROPE, "mrope_section": [16, 24, 24]}
     config = Qwen2_5_VLConfig(
-        text_config=_text(tokenizer, vocab_size=152064, **_QWEN2_7B, rope_parameters=rope),
+        text_config=_text(tokenizer, vocab_size=152064, **_QWEN2_7B, rope_parameters=rope, rms_norm_eps=1e-6),
         vision_config={
             "depth": BLOCKS, "hidden_size": 1280, "intermediate_size": 3420, "num_heads": 16, "patch_size": 14,
             "window_size": 112, "out_hidden_size": 3584, "fullatt_block_indexes": [1],
         },
         **{f"{name}_id": tokenizer.convert_tokens_to_ids(token) for name, token in special.items()},
     )  # fmt: skip
-    images = Qwen2VLImageProcessorPil(patch_size=14, merge_size=2, min_pixels=56 * 56, max_pixels=28 * 28 * 1280)
+    images = Qwen2VLImageProcessorPil(patch_size=14, merge_size=2, min_pixels=56 * 56, max_pixels=28 * 28 * 16384)
     template = chat_template("<|vision_start|><|image_pad|><|vision_end|>", trim=False)
     processor = Qwen2_5_VLProcessor(images, tokenizer, StillVideoProcessor(), chat_template=template)
     return Qwen2_5_VLForConditionalGeneration, config, processor
@@ -153,6 +163,10 @@ def _gemma3() -> tuple[Any, Any, Any]:
             num_key_value_heads=4, head_dim=256, sliding_window=1024,
         ),
         layer_types=["sliding_attention", "full_attention"],
+        rope_parameters={
+            "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+        },
     )  # fmt: skip
     config = Gemma3Config(
         text_config=text,
@@ -184,13 +198,17 @@ def _internvl3() -> tuple[Any, Any, Any]:
             "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": BLOCKS, "num_attention_heads": 16,
             "attention_bias": True, "image_size": [448, 448], "patch_size": [14, 14],
         },
-        text_config=Qwen2Config(**_text(tokenizer, vocab_size=151674, **_QWEN2_7B), max_position_embeddings=32768),
+        text_config=Qwen2Config(
+            **_text(tokenizer, vocab_size=151674, **_QWEN2_7B),
+            max_position_embeddings=32768,
+            rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e6},
+        ),
         image_token_id=tokenizer.convert_tokens_to_ids("<IMG_CONTEXT>"),
         image_seq_length=256,
         tie_word_embeddings=False,
     )  # fmt: skip
     images = GotOcr2ImageProcessorPil(
-        size={"height": 448, "width": 448}, crop_to_patches=True, min_patches=1, max_patches=12
+        size={"height": 448, "width": 448}, crop_to_patches=True, min_patches=1, max_patches=12, **_IMAGENET
     )
     processor = InternVLProcessor(
         images, tokenizer, StillVideoProcessor(), image_seq_length=256, chat_template=chat_template("<IMG_CONTEXT>\\n")
@@ -214,6 +232,8 @@ def _smolvlm() -> tuple[Any, Any, Any]:
         text_config=LlamaConfig(
             **_text(tokenizer, vocab_size=49280, hidden_size=2048, intermediate_size=8192, num_attention_heads=32),
             max_position_embeddings=8192,
+            rms_norm_eps=1e-5,
+            rope_parameters={"rope_type": "default", "rope_theta": 273768.0},
         ),
         image_token_id=tokenizer.convert_tokens_to_ids("<image>"),
         scale_factor=3,
@@ -225,14 +245,35 @@ def _smolvlm() -> tuple[Any, Any, Any]:
     return SmolVLMForConditionalGeneration, config, processor
 
 
+_CONVERTED = "transformers' conversion script"
 SHAPES: dict[str, Shape] = {
-    "LLaVA-1.5-7B": Shape("llava-hf/llava-1.5-7b-hf", 32, 24, _llava),
-    "LLaVA-OneVision-7B": Shape("llava-hf/llava-onevision-qwen2-7b-ov-hf", 28, 26, _onevision),
-    "Qwen2.5-VL-7B": Shape("Qwen/Qwen2.5-VL-7B-Instruct", 28, 32, _qwen2_5_vl),
-    "Gemma-3-4B": Shape("google/gemma-3-4b-it", 34, 27, _gemma3),
-    "InternVL3-8B": Shape("OpenGVLab/InternVL3-8B-hf", 28, 24, _internvl3),
+    "LLaVA-1.5-7B": Shape(
+        "llava-hf/llava-1.5-7b-hf", 32, 24, _llava,
+        f"{_CONVERTED} (Vicuna-7B, 32,000 tokens and two more, padded to a multiple of 64; CLIP ViT-L/14 at 336)",
+    ),
+    "LLaVA-OneVision-7B": Shape(
+        "llava-hf/llava-onevision-qwen2-7b-ov-hf", 28, 26, _onevision,
+        f"{_CONVERTED} (Qwen2-7B-Instruct, 152,064 tokens and two more, padded to a multiple of 64; tower written out) "
+        "and Qwen2-7B's published configuration",
+    ),
+    "Qwen2.5-VL-7B": Shape(
+        "Qwen/Qwen2.5-VL-7B-Instruct", 28, 32, _qwen2_5_vl,
+        "the printed module tree of the checkpoint; rotary sections and the window from transformers' defaults",
+    ),
+    "Gemma-3-4B": Shape(
+        "google/gemma-3-4b-it", 34, 27, _gemma3,
+        f"{_CONVERTED} (variant gemma3_4b, 262,144 tokens and 64 rows for the image token)",
+    ),
+    "InternVL3-8B": Shape(
+        "OpenGVLab/InternVL3-8B-hf", 28, 24, _internvl3,
+        f"{_CONVERTED}; vocabulary, rotary scaling and tower as in quoted configurations of InternVL3; widths of "
+        "Qwen2.5-7B",
+    ),
     "SmolVLM-2.2B": Shape(
-        "HuggingFaceTB/SmolVLM2-2.2B-Instruct", 24, 27, _smolvlm, "model.text_model",
+        "HuggingFaceTB/SmolVLM2-2.2B-Instruct", 24, 27, _smolvlm,
+        "quoted configuration of SmolVLM-Instruct (same decoder and tower); the vocabulary that of other SmolVLM2; the "
+        "2.2B file itself was not seen, so its rotary base may be another",
+        "model.text_model",
         "longest edge 768, so five tiles in place of up to seventeen",
     ),
 }  # fmt: skip
