@@ -204,7 +204,10 @@ def wide() -> list[str]:
         "process of its own, the check on load, capture, lens, locate, patch and SASA on 16 requests (two of them with "
         "a picture) and holds every stage against plain Hugging Face forwards of one row each on the processor's "
         "untouched output. *Difference*: the largest, as a share of the largest value; a row is ok up to 2e-4 in "
-        "float32 and 5e-2 in bfloat16. *Noise*: the same plain forward against itself with the row twice in its batch. "
+        "float32 and 5e-2 in bfloat16. *Noise*: the same plain forward against itself with the row twice in its batch; "
+        "*padded*: plain forwards of the rows of words, four in a batch padded on the left by at least 8 tokens, against "
+        "the same rows alone (logits, and the residual stream after each block at the last token): the yardstick of "
+        "stages that read in batches, which is all but the plain ones. "
         "*Peak*: of the process, Python and its libraries (about 0.6 GiB) included. Seconds were taken on a machine "
         "that others were using, so they are upper bounds.",
         "",
@@ -214,17 +217,16 @@ def wide() -> list[str]:
         + (f"Not run yet: {', '.join(missing)}; the same command continues the record." if missing else ""),
         *sorted({f"{note}." for note in notes}),
         "",
-        "## Why capture differs by more than the noise",
+        "## Where each size was read",
         "",
-        "Capture reads four rows in a batch, padded on the left to the longest, and the noise above is of a batch "
-        "without padding, and of logits. On SmolVLM-2.2B in bfloat16 and eight rows of words (53 to 56 tokens), with "
-        "Hugging Face's model alone, the residual stream at the last token is exactly that of the single row where a "
-        "batch has rows of one length (difference 0 in both blocks); one row with five padding tokens differs by "
-        "6.3e-3 and 9.4e-3 (by block, as a share of the largest value), the eight rows in one padded batch by 1.2e-2 "
-        "and 1.0e-2. The toolkit's capture with four rows in a batch differs by 1.2e-2 and 1.0e-2, with one row by 0. "
-        "One step of bfloat16 at the largest value is 5.9e-3 and 4.1e-3 of it, so these are one to two and a half "
-        "steps, and padding alone makes them (probably because attention with a mask takes its sums in another order; "
-        "that was not looked into). `--batch-size 1` gives the unpadded numbers.",
+        *table(["model", "configuration of", "read in"], [[name, f"`{s.hub}`", s.source] for name, s in SHAPES.items()]),
+        "",
+        "## What padding does",
+        "",
+        "Capture reads four rows in a batch, padded on the left to the longest. Padding alone moves plain Hugging Face "
+        "forwards by as much as capture differs from single rows: with rows of one length in a batch nothing moves "
+        "(measured on SmolVLM-2.2B in bfloat16: 0 in both blocks), with padding by one to two and a half steps of "
+        "bfloat16 at the largest value. `--batch-size 1` gives the unpadded numbers.",
     ]
 
 

@@ -1,6 +1,7 @@
 """Adapter patching: cells against PEFT's own scales and against weights added by hand, resuming, nulls, the folder."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -182,6 +183,19 @@ def test_a_stopped_run_continues_and_another_run_is_refused(place, base, tmp_pat
     assert json.loads((tmp_path / "adapter.json").read_text())["record"]["kind"] == "LORA"
     with pytest.raises(RunFolderError, match="positions"):
         adapter_grid(base, place / "lora", PAIRS, window=3, out=tmp_path, **settings)
+
+
+def test_what_it_will_cost_is_said_before_and_is_what_is_run(place, base):
+    said: list[str] = []
+    settings = {"metric": fifth_over_ninth, "batch_size": len(PAIRS), "verify": 0}
+    grid = adapter_grid(base, place / "lora", PAIRS, spans=("block", "from above"), say=said.append, **settings)
+    (line,) = said
+    forwards, prompts, run, whole = map(int, re.findall(r"\d+", line)[:4])
+    blocks = base.n_blocks
+    assert prompts == 2 * len(PAIRS) and whole == forwards * blocks and run < whole
+    ends = 4 * 2 * 2 * blocks  # two ends of four prompts, each beside both recorded forwards
+    assert grid.meta["blocks_run"] == 2 * run + 2 * 2 * blocks + ends
+    assert "min at the speed of the first ones" in line
 
 
 def test_wrong_words_say_what_to_write(place, base):

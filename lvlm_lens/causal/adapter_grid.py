@@ -32,7 +32,9 @@ from safetensors.torch import load_file, save_file
 from ..data import Pair
 from ..errors import DataError, NumericalError, RunFolderError, SiteError, UsageError, near_matches
 from ..lens import LVLM
+from ..machine import clock
 from ..models.batching import in_batches
+from ..progress import part, step
 from ..stats.choice import fold_curve
 from ..stats.crossfit import Settings, out_of_fold
 from ..stats.resampling import Resampling, group_folds
@@ -138,11 +140,24 @@ class _Plan:
     null: int
     seed: int
     verify: int
+    say: Callable[[str], None] | None = None
     checked: dict[str, Any] = field(default_factory=dict)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         return len(DIRECTIONS), len(self.sites), self.runs.model.n_blocks, len(self.spans)
+
+    def drawn(self, cell: _Cell) -> Config:
+        """What a cell is held against: a random change in place of its own."""
+        start, mode = ((OFF, RANDOM), (ON, ON_BUT_RANDOM))[cell.place[0]]
+        return self.runs.switches.config(start, cell.units, mode)
+
+    @property
+    def blocks(self) -> tuple[int, int]:
+        """Blocks that one prompt goes through in all configurations and nulls, and in as many whole forwards."""
+        runs, whole = self.runs, self.runs.model.n_blocks
+        every = [*self.configs, *(self.drawn(cell) for cell in self.cells for _ in range(self.null))]
+        return sum(runs.blocks_of(config) for config in every), whole * len(every)
 
     @property
     def configs(self) -> list[Config]:
@@ -168,6 +183,7 @@ def adapter_grid(
     batch_size: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
     out: str | Path | None = None,
 ) -> AdapterGrid:
     """Switch an adapter on and off part by part and measure what the model then says.
@@ -191,6 +207,8 @@ def adapter_grid(
         batch_size: pairs a batch; by default as many as about 1 GiB of recorded residuals allows.
         seed: of the random changes, the folds of the probe and the choice of cells to verify.
         progress: called after each batch.
+        say: called once, when the first prompts have run both ways, with how many forwards there are and how long they
+            take at that speed.
         out: a folder that makes the run resumable.
 
     Raises:
@@ -220,7 +238,7 @@ def adapter_grid(
         switches = Switches(model)
         runs = Runs(model, switches, model.anatomy.block_index(probe_block), exact)
         cells, names, ranges = _cells(switches, model.n_blocks, asked, wanted, window)
-        plan = _Plan(runs, cells, names, ranges, make_metric(metric, model), null, seed, verify)
+        plan = _Plan(runs, cells, names, ranges, make_metric(metric, model), null, seed, verify, say)
         endpoints = _endpoints(plan, ends, base, trained)
         settings = _settings(plan, pairs, base_hash, record.sha256, exact)
         return _run(plan, pairs, settings, endpoints, record.to_dict(), batch_size, progress, out)
@@ -350,7 +368,12 @@ def _run(
     finished = len(done)
     todo = _batches(pairs, [n for n in range(count) if n not in done], batch_size or _fitting(model, pairs))
     samples = [pair.clean for pair in pairs]
-    for batch, found in in_batches(samples, count, lambda rows: _batch(plan, pairs, rows, configs), todo):
+
+    def work(rows: list[int]) -> _Found:
+        with part(finished / count, (finished + len(rows)) / count):
+            return _batch(plan, pairs, rows, configs, count - finished)
+
+    for batch, found in in_batches(samples, count, work, todo):
         for name in ("values", "nulls", "ends", "states"):
             axis = -2 if name == "states" else -1
             np.moveaxis(getattr(whole, name), axis, 0)[batch] = np.moveaxis(getattr(found, name), axis, 0)
@@ -398,9 +421,11 @@ def _fitting(model: LVLM, pairs: Sequence[Pair]) -> int:
     return int(min(32, max(1, _BATCH_BYTES // row)))
 
 
-def _batch(plan: _Plan, pairs: Sequence[Pair], batch: Sequence[int], configs: Sequence[Config]) -> _Found:
+def _batch(plan: _Plan, pairs: Sequence[Pair], batch: Sequence[int], configs: Sequence[Config], left: int) -> _Found:
+    """Both members of some pairs; ``left`` pairs, these among them, are still to be run."""
     runs, metric = plan.runs, plan.metric
     rows = list(range(len(batch)))
+    ran, total = 0, 2 * (len(configs) + plan.null * len(plan.cells))
     found = _Found(
         np.full((2, *plan.shape, len(batch)), np.nan),
         np.full((2, plan.null, *plan.shape, len(batch)), np.nan),
@@ -409,7 +434,12 @@ def _batch(plan: _Plan, pairs: Sequence[Pair], batch: Sequence[int], configs: Se
     )
     for member in range(2):
         encoded = runs.model.encode([(pairs[n].clean, pairs[n].corrupted)[member] for n in batch])
+        start = clock(runs.model.device.type)
         recorded = runs.record(encoded)
+        if plan.say is not None:
+            each = (clock(runs.model.device.type) - start) / (2 * runs.model.n_blocks * len(batch))
+            plan.say(_cost(plan, each, left))
+            plan.say = None
         base, trained = recorded
         if not all(bool(torch.isfinite(end.logits).all()) for end in recorded):
             raise NumericalError("the prompts give NaN or infinity; run the model in float32 or bfloat16")
@@ -428,18 +458,27 @@ def _batch(plan: _Plan, pairs: Sequence[Pair], batch: Sequence[int], configs: Se
             forward = runs.run(encoded, config, recorded)
             by_config[config] = numbers(metric, forward.logits, rows)
             found.states[c, member] = forward.states.cpu().numpy()
+            ran += 1
+            step(ran, total)
         for cell in plan.cells:
             found.values[(member, *cell.place)] = by_config[cell.config]
         for draw in range(plan.null):
             runs.switches.draw(plan.seed + draw)
             for cell in plan.cells:
-                config = runs.switches.config(
-                    *((OFF, cell.units, RANDOM), (ON, cell.units, ON_BUT_RANDOM))[cell.place[0]]
-                )
-                found.nulls[(member, draw, *cell.place)] = numbers(
-                    metric, runs.run(encoded, config, recorded).logits, rows
-                )
+                forward = runs.run(encoded, plan.drawn(cell), recorded)
+                found.nulls[(member, draw, *cell.place)] = numbers(metric, forward.logits, rows)
+                ran += 1
+                step(ran, total)
     return found
+
+
+def _cost(plan: _Plan, seconds: float, pairs: int) -> str:
+    """How much there is to do and how long it takes, in words; ``seconds`` are of one block on one prompt."""
+    run, whole = plan.blocks
+    return (
+        f"{len(plan.configs) + plan.null * len(plan.cells)} forwards of each of {2 * pairs} prompts, {run} blocks in "
+        f"place of {whole}: about {max(1, round(2 * pairs * run * seconds / 60))} min at the speed of the first ones"
+    )
 
 
 def _grid(plan: _Plan, whole: _Found, member: int, settings: Mapping[str, Any]) -> PatchGrid:

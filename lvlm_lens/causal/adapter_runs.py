@@ -97,6 +97,13 @@ class Runs:
             return self._forward(encoded, config, None, 0)
         return self._forward(encoded, config, near, entry)
 
+    def blocks_of(self, config: Config) -> int:
+        """How many blocks :meth:`run` runs for a configuration."""
+        entry = max(self.switches.entry(config, self.switches.config(mode)) for mode in (OFF, ON))
+        if entry >= self.model.n_blocks:
+            return 0
+        return self.model.n_blocks if self.reason is not None or entry < 0 else self.model.n_blocks - entry
+
     def nearest(self, config: Config, recorded: tuple[Forward, Forward]) -> tuple[Forward, int]:
         """The recorded forward that a configuration agrees with longest, and the first block that it changes."""
         entries = [self.switches.entry(config, self.switches.config(mode)) for mode in (OFF, ON)]

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from ..causal import AdapterGrid
 
 
+_KEPT_AFTER = 4
+"""Most pairs a batch, however many rows a forward may have: a finished batch is kept, and one pair is hundreds of
+forwards."""
+
+
 def is_asked(sites: str) -> bool:
     """Whether ``--sites`` names parts of an adapter and not places in the residual stream."""
     return any(name.strip().partition(".")[0] == "adapter" for name in sites.split(","))
@@ -37,8 +42,9 @@ def run(options: argparse.Namespace, config: SweepConfig) -> int:
     folders = {config.out: config.adapter}
     folders |= {str(Path(config.out) / f"control-{Path(other).name}"): other for other in options.control or ()}
     grids: dict[str, AdapterGrid] = {}
-    with progress_bars(options.quiet) as tell:
+    with progress_bars(options.quiet):
         from ..causal import adapter_grid
+        from ..progress import stage
         from ..stages.inputs import left_out, load_inputs
         from ..stats.maxt import attainable, fewest_groups
 
@@ -51,13 +57,13 @@ def run(options: argparse.Namespace, config: SweepConfig) -> int:
         if not pairs:
             raise DataError(f"data set {data.name!r} has no matched pairs (column counterfactual)")
         for folder, adapter in folders.items():
-            bar = partial(tell, f"adapter {Path(adapter).name}")
-            grids[folder] = adapter_grid(
-                model, adapter, pairs, sites, window=options.window if options.window > 1 else 5,
-                metric=options.metric, null=1, exact=options.exact, verify=options.verify,
-                batch_size=config.batch_size, seed=config.seed, out=folder,
-                progress=bar,
-            )  # fmt: skip
+            with stage(f"adapter {Path(adapter).name}"):
+                grids[folder] = adapter_grid(
+                    model, adapter, pairs, sites, window=options.window if options.window > 1 else 5,
+                    metric=options.metric, null=1, exact=options.exact, verify=options.verify,
+                    batch_size=min(config.batch_size, _KEPT_AFTER), seed=config.seed, out=folder,
+                    say=None if options.quiet else partial(print, file=sys.stderr),
+                )  # fmt: skip
     told = [_write(grid, folder, roles, options.level, config.seed) for folder, grid in grids.items()]
     if options.json:
         print(json.dumps({**told[0], "controls": told[1:]}, indent=2, default=float))
