@@ -205,9 +205,9 @@ def wide() -> list[str]:
         "a picture) and holds every stage against plain Hugging Face forwards of one row each on the processor's "
         "untouched output. *Difference*: the largest, as a share of the largest value; a row is ok up to 2e-4 in "
         "float32 and 5e-2 in bfloat16. *Noise*: the same plain forward against itself with the row twice in its batch; "
-        "*padded*: plain forwards of the rows of words, four in a batch padded on the left by at least 8 tokens, against "
-        "the same rows alone (logits, and the residual stream after each block at the last token): the yardstick of "
-        "stages that read in batches, which is all but the plain ones. "
+        "*padded*: plain forwards of the rows of words, four in a batch padded on the left by at least 8 tokens, "
+        "against the same rows alone (logits, and the residual stream after each block at the last token): the yardstick "
+        "of stages that read in batches, which is all but the plain ones. "
         "*Peak*: of the process, Python and its libraries (about 0.6 GiB) included. Seconds were taken on a machine "
         "that others were using, so they are upper bounds.",
         "",
@@ -219,7 +219,7 @@ def wide() -> list[str]:
         "",
         "## Where each size was read",
         "",
-        *table(["model", "configuration of", "read in"], [[name, f"`{s.hub}`", s.source] for name, s in SHAPES.items()]),
+        *table(["model", "configuration of", "read in"], [[n, f"`{s.hub}`", s.source] for n, s in SHAPES.items()]),
         "",
         "## What padding does",
         "",

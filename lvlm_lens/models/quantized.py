@@ -66,16 +66,15 @@ def check_stored(config: Any, label: str, bits: str | None) -> str | None:
 
 
 def fit_to_cpu(model: nn.Module) -> None:
-    """Keep bitsandbytes from repacking 4-bit layers that its packed CPU kernel cannot hold.
+    """Keep bitsandbytes from repacking 4-bit layers in their first forward on CPUs with AVX512-BF16.
 
-    On CPUs with AVX512-BF16 it repacks every layer in its first forward, and fails where the layer's width is no
-    multiple of its blocks (64 columns, 32 rows); such a layer takes its ordinary path here.
+    Its packed form rounds the scales to bfloat16, and every look at the state dict (a hash, a checkpoint) unpacks it
+    again and quantises doubly quantised scales anew: the numbers of the model would change with each.  It also fails on
+    layers whose width is no multiple of its blocks.  On the ordinary path a model is the same on every machine.
     """
     for module in model.modules():
-        if getattr(module, "support_avx512bf16_for_cpu", False) and isinstance(module, nn.Linear):
-            blocks = getattr(getattr(module.weight, "quant_state", None), "blocksize", None) or 64
-            if module.in_features % blocks or module.out_features % 32:
-                module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+        if getattr(module, "support_avx512bf16_for_cpu", False):
+            module.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
 
 
 def dense(weight: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
