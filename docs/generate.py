@@ -206,8 +206,8 @@ def wide() -> list[str]:
         "untouched output. *Difference*: the largest, as a share of the largest value; a row is ok up to 2e-4 in "
         "float32 and 5e-2 in bfloat16. *Noise*: the same plain forward against itself with the row twice in its batch; "
         "*padded*: plain forwards of the rows of words, four in a batch padded on the left by at least 8 tokens, "
-        "against the same rows alone (logits, and the residual stream after each block at the last token): the yardstick "
-        "of stages that read in batches, which is all but the plain ones. "
+        "against the same rows alone (logits, and the residual stream after each block at the last token): the "
+        "yardstick of stages that read in batches. "
         "*Peak*: of the process, Python and its libraries (about 0.6 GiB) included. Seconds were taken on a machine "
         "that others were using, so they are upper bounds.",
         "",
