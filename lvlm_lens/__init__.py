@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "LVLM": "lens",
+    "RemoteLVLM": "remote",
     "Positions": "models",
     "Layout": "models",
     "Sample": "data",

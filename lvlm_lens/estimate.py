@@ -17,17 +17,11 @@ from .data import Dataset, Sample
 from .data.registry import load_dataset
 from .errors import LensError
 from .lens import LVLM
-from .machine import (
-    Speed,
-    figure_seconds,
-    forward_seconds,
-    linear_seconds,
-    probe_seconds,
-    wide_fit_seconds,
-)
+from .machine import forward_seconds, linear_seconds
 from .memory import Memory
 from .models.anatomy import Anatomy, resolve
 from .models.loading import empty_checkpoint, read_dtype
+from .speed import Speed, figure_seconds, probe_seconds, wide_fit_seconds
 from .stages import stages
 from .stages.inputs import best_device, in_words_only
 from .stages.stage import Plan

@@ -27,16 +27,6 @@ class LVLM(LoadedModel):
     that is loaded already.
     """
 
-    @classmethod
-    def remote(cls, name: str, where: bool | str = True, **options: Any) -> Any:
-        """A model that no card here holds, on NDIF: captures and last-token patches only, the rest is refused.
-
-        See :class:`lvlm_lens.remote.RemoteLVLM`.
-        """
-        from .remote import RemoteLVLM
-
-        return RemoteLVLM(name, where, **options)
-
     def check(self) -> None:
         """A few short forwards prove that its parts are where the table says; see :mod:`.activations.check_anatomy`."""
         quick_check(self)

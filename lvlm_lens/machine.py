@@ -1,9 +1,9 @@
-"""How fast this machine is at what a run does, measured in a few seconds with nothing of the model but its shapes.
+"""What this machine has and how fast it is, measured in a few seconds with nothing of the model but its shapes.
 
 A forward is timed as the matrix products of its linear layers, at the width, the number type and the number of rows
 that the run will use, plus what stands between the products (norms, rotations, activations, sums), plus a measured
-cost a module (on a small model the calls cost more than the arithmetic), plus attention.  Probes and figures are timed
-by making one.
+cost a module (on a small model the calls cost more than the arithmetic), plus attention.  :mod:`.speed` times probes
+and figures.
 
 On one thread of the CPU the clock is that of the process, so that other work on the machine does not count: the
 estimate is that of a free machine.  With several threads, or a GPU, it is the clock on the wall.
@@ -11,37 +11,15 @@ estimate is that of a free machine.  With several threads, or a GPU, it is the c
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 
 _ENOUGH = 0.05
 """Seconds that a timing should last at least."""
-
-
-@dataclass(frozen=True)
-class Speed:
-    """Seconds a unit of work.
-
-    Attributes:
-        row: one prompt through the whole model, in batches of the asked size; step: one decoding step of a batch.
-        probe, probe_plain: one probe on one block with and without shuffles; wide_fit: one on first-token logits.
-        figure: one figure, PNG and SVG; load: the model, from disk.
-    """
-
-    row: float
-    step: float
-    probe: float
-    probe_plain: float
-    wide_fit: float
-    figure: float
-    load: float
 
 
 def clock(device: str = "cpu") -> float:
@@ -139,52 +117,6 @@ def _query_seconds(heads: int, positions: int, head_dim: int, device: str, dtype
     mask = torch.ones(1, 1, positions, positions, device=device, dtype=torch.bool).tril()
     attend = torch.nn.functional.scaled_dot_product_attention
     return seconds(lambda: attend(x, x, x, attn_mask=mask), device, 0.02) / positions
-
-
-def probe_seconds(n: int, width: int, folds: int, permutations: int, replicates: int) -> tuple[float, float]:
-    """One block's probe with and without the null's shuffles, on random numbers of the run's size."""
-    from .measures.linear_probe import LinearProbe
-
-    rng = np.random.default_rng(0)
-    labels = np.arange(n) % 2
-    x = (rng.standard_normal((n, 1, width)) + 0.5 * labels[:, None, None]).astype(np.float32)
-    made = []
-    for shuffles in (permutations, 0):
-        probe = LinearProbe(folds=folds, permutations=shuffles, replicates=replicates)
-        start = clock()
-        probe.fit(x, labels)
-        made.append(clock() - start)
-    return made[0], made[1]
-
-
-def wide_fit_seconds(n: int, vocabulary: int) -> float:
-    """One logistic probe on first-token logits."""
-    from .defenses.probe import LogisticProbe
-
-    rng = np.random.default_rng(0)
-    rows = rng.standard_normal((n, vocabulary)).astype(np.float32)
-    start = clock()
-    LogisticProbe(1.0).fit(rows, np.arange(n) % 2)
-    return clock() - start
-
-
-def figure_seconds() -> float:
-    """One figure of two panels, written as PNG and SVG."""
-    from .plots.theme import new_figure, save_figure, theme
-
-    x = np.arange(40)
-    with tempfile.TemporaryDirectory() as folder:
-        for _ in range(2):  # the first one finds the fonts
-            start = clock()
-            with theme():
-                figure = new_figure(6.9, 3.0)
-                for axes in figure.subplots(1, 2):
-                    for k in range(8):
-                        axes.plot(x, np.sin(x + k))
-                    axes.fill_between(x, -1, np.sin(x), alpha=0.2)
-                save_figure(figure, folder, "timing")
-            spent = clock() - start
-    return spent
 
 
 def resident_bytes() -> int:

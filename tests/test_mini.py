@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
+from lvlm_lens.cards.mini import Speaker, is_refusal, pictures_of
 from lvlm_lens.data.limits import limited
 from lvlm_lens.data.mini import load_mini
 from lvlm_lens.data.mini import objects as objects_module
@@ -22,7 +23,6 @@ from lvlm_lens.data.mini.items import held_combinations
 from lvlm_lens.data.mini.objects import THINGS
 from lvlm_lens.data.mini.render import STYLES, draw_spec, render
 from lvlm_lens.models.mini import mini_backbone_path, mini_path
-from lvlm_lens.models.mini.measure import Speaker, is_refusal, pictures_of
 from training.mini import corpus
 from training.mini.batches import Encoder
 from training.mini.config import (
@@ -319,6 +319,6 @@ def test_the_recipe_runs_from_nothing_to_a_loadable_checkpoint(tmp_path):
 
 
 def test_the_cards_table_says_what_was_measured():
-    from lvlm_lens.models.mini.card import table
+    from lvlm_lens.cards.mini_table import table
 
     assert table(_measured()) in (mini_path().parent / "CARD.md").read_text()

@@ -39,6 +39,8 @@ ON_PURPOSE = {
         "SEED": "the published audit's, apart from those it was developed with",
         "1": "the published record's, apart from those it was developed with",
         "5": "the published comparison's, apart from the selftest's",
+        "'mini words, second draw'": "a set that is drawn once",
+        "'mini picture, second draw'": "a set that is drawn once",
     },
     "blocks": {
         "16": "the shape of a benchmark's model", "33": "the shape of a benchmark's model",

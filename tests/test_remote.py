@@ -25,7 +25,7 @@ def both(request, tmp_path_factory):
     model.save_pretrained(folder)
     owner.save_pretrained(folder)
     here = LVLM.from_pretrained(folder, check=False)
-    remote = LVLM.remote(str(folder), "local")
+    remote = RemoteLVLM(str(folder), "local")
     data = load_dataset("mini")[:4]
     if not here.takes_images:
         data = [Sample(sample.id, sample.text) for sample in data]

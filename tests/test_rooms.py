@@ -13,27 +13,17 @@ import lvlm_lens
 ROOT = Path(lvlm_lens.__file__).parent
 
 ROOMS = (
-    "errors", "plugins", "depth", "inference", "progress", "tolerance", "columns", "config", "storage", "stats",
-    "data", "provenance", "models", "activations", "interventions", "lens", "causal", "remote", "measures", "locate",
-    "evaluate", "plots", "train", "defenses", "selftest", "machine", "memory", "stages", "resultschema",
-    "estimate", "recipes", "estimate_evaluation", "rivals", "scale", "sweep", "comparison", "against_base", "report",
+    "errors", "plugins", "depth", "machine", "inference", "progress", "tolerance", "columns", "config", "storage",
+    "stats", "data", "provenance", "models", "activations", "interventions", "lens", "causal", "remote", "measures",
+    "locate", "evaluate", "cards", "plots", "train", "defenses", "selftest", "memory", "speed", "stages",
+    "resultschema", "estimate", "recipes", "estimate_evaluation", "rivals", "scale", "sweep", "comparison", "against_base", "report",
     "wide", "bench", "commands", "cli", "__main__",
 )  # fmt: skip
-"""From the ground floor up: a room imports those before it and itself."""
-
-UPWARDS = {
-    ("lens.py", "remote"): "LVLM.remote stands where users look for it; what it returns patches, as rooms above do",
-    ("train/method.py", "defenses"): "a finished training offers itself as a defence",
-    ("train/safevlm.py", "defenses"): "a finished training offers itself as a defence",
-    ("train/planning.py", "machine"): "how long a training takes is measured as a sweep's time is",
-    ("models/smol/measure.py", "evaluate"): "how the embedded model answers is measured with the refusal rules",
-}
-"""Imports that run upwards all the same, by file and room, and why.  None may be added without a reason."""
+"""From the ground floor up: a room imports those before it and itself.  There are no exceptions."""
 
 
-def imports(path: Path) -> list[tuple[tuple[str, ...], list[str], bool]]:
-    """Our own modules that a file imports: ``(module, names, at the top of the file)``; for type checkers only: left
-    out."""
+def imports(path: Path) -> list[tuple[tuple[str, ...], list[str]]]:
+    """Our own modules that a file imports, and the names; what only type checkers see is left out."""
     here = path.relative_to(ROOT).with_suffix("").parts[:-1]
     tree = ast.parse(path.read_text())
     checked = {
@@ -42,13 +32,12 @@ def imports(path: Path) -> list[tuple[tuple[str, ...], list[str], bool]]:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
         for inner in ast.walk(node)
     }
-    top = {id(node) for node in tree.body}
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level and id(node) not in checked:
             base = here[: len(here) - node.level + 1]
             module = (*base, *(node.module.split(".") if node.module else ()))
-            found.append((module, [name.name for name in node.names], id(node) in top))
+            found.append((module, [name.name for name in node.names]))
     return found
 
 
@@ -64,7 +53,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 
 def test_every_import_of_ours_names_a_module_that_is_there():
-    named = [(path.relative_to(ROOT), module) for path in FILES for module, _, _ in imports(path)]
+    named = [(path.relative_to(ROOT), module) for path in FILES for module, _ in imports(path)]
     missing = [f"{path}: {'.'.join(module)}" for path, module in named if not file_of(module)]
     assert not missing
 
@@ -80,26 +69,22 @@ def test_imports_run_downwards():
     for path in FILES:
         inside = path.relative_to(ROOT)
         room = inside.parts[0].removesuffix(".py")
-        for module, _, _ in imports(path):
+        for module, _ in imports(path):
             other = module[0] if module else "__init__"
             if other != "__init__" and room != "__init__" and rank[other] > rank[room]:
                 upwards[inside.as_posix(), other].add(".".join(module))
-    new = {place: modules for place, modules in upwards.items() if place not in UPWARDS}
-    assert not new, new
-    gone = {place for place in UPWARDS if place not in upwards}
-    assert not gone, f"take them out of UPWARDS: {gone}"
+    assert not upwards, dict(upwards)
 
 
-def test_no_module_needs_itself_to_be_imported():
-    """No circle among imports at the top of files."""
+def test_no_module_needs_itself():
+    """No circle among imports, those inside functions included."""
     needs: dict[Path, set[Path]] = {}
     for path in FILES:
         needs[path] = set()
-        for module, names, top in imports(path):
-            if top:
-                below = [file_of((*module, name)) for name in names]
-                own = [] if all(below) else [file_of(module)]  # a part of a package does not need its whole __init__
-                needs[path] |= {found for found in (*below, *own) if found is not None and found != path}
+        for module, names in imports(path):
+            below = [file_of((*module, name)) for name in names]
+            own = [] if all(below) else [file_of(module)]  # a part of a package does not need its whole __init__
+            needs[path] |= {found for found in (*below, *own) if found is not None and found != path}
     done: set[Path] = set()
 
     def walk(path: Path, way: tuple[Path, ...]) -> None:

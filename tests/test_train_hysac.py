@@ -130,8 +130,8 @@ def test_the_experiment_runs_and_writes_its_page(tmp_path):
     import json
 
     from lvlm_lens.train.hysac.experiment import ROWS, estimate, exchanged, run_seed
-    from lvlm_lens.train.hysac.page import write_page
     from lvlm_lens.train.hysac.world import SPLITS, World, is_safe
+    from training.hysac.page import write_page
 
     world = World.draw(things=20, new=5)
     pairs = world.quadruplets("seen")

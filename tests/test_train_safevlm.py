@@ -7,6 +7,7 @@ from PIL import Image
 
 from lvlm_lens import LVLM, load_dataset
 from lvlm_lens.data import Dataset, ImageObject, Sample
+from lvlm_lens.defenses.registry import trained_defense
 from lvlm_lens.defenses.safevlm import SafeVLMDefense
 from lvlm_lens.errors import DataError
 from lvlm_lens.models.tiny import tiny_model
@@ -78,7 +79,7 @@ def test_two_stages_give_a_defence_that_puts_hints(tmp_path):
     assert set(record["weights"]) == {"adapter_model.safetensors", "safevlm.safetensors"}
     assert "approximation" in record["method"]["title"] and record["audits"]["after"]["changes_logits"] > 0
     base = LVLM.from_pretrained("mini")
-    guard = make_method("safevlm").defense(tmp_path / "out").fit(base, [])
+    guard = trained_defense(tmp_path / "out").fit(base, [])
     assert isinstance(guard, SafeVLMDefense)
     with torch.no_grad():
         for parameter in guard.side_.level.parameters():

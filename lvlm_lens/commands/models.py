@@ -135,8 +135,8 @@ def _mini(options: argparse.Namespace) -> int:
     from ..models.mini import FOLDER, mini_path
 
     if options.measure:
-        from ..models.mini.card import table
-        from ..models.mini.measure import measure
+        from ..cards.mini import measure
+        from ..cards.mini_table import table
 
         measured = measure(mini_path())
         print(json.dumps(measured, indent=2) if options.json else table(measured))
@@ -162,11 +162,11 @@ def _smol(options: argparse.Namespace) -> int:
 
 def _measure_smol(options: argparse.Namespace) -> int:
     """Measure the named models; with ``--out`` keep ``measured.json`` and the card there, the others unchanged."""
-    from ..models.mini.card import write_card
-    from ..models.mini.measure import write_measured
+    from ..cards.mini import write_measured
+    from ..cards.mini_table import write_card
+    from ..cards.smol import measure
+    from ..cards.smol_table import table
     from ..models.smol import FOLDER
-    from ..models.smol.card import table
-    from ..models.smol.measure import measure
 
     known = json.loads((FOLDER / "measured.json").read_text(encoding="utf-8"))
     measured = measure(options.name, options.dtype or "auto", known)

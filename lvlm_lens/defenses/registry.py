@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError, near_matches
 from ..lens import LVLM
+from ..models.adapters import is_adapter
 from ..plugins import announced
+from ..train.folder import RECORD, read_training
+from ..train.registry import make_method
 from .base import Defense
 from .coca import CoCA
 from .detectors import NEARSIDE, FirstTokenProbe, RefusalDirection, SafetyHeads, VLMGuard
 from .ecso import ECSO
 from .hiddendetect import HiddenDetect
 from .prompting import AdaShieldS, SafetyPrompt, SelfReminder
+from .safevlm import SafeVLMDefense
 from .sasa import SASA
 from .shiftdc import ShiftDC
 from .sia import SIA
 from .ssui_icl import SSUIInContext
-from .trained import is_trained, trained_defense
+from .trained import Trained
 
 DEFENSES: dict[str, type[Defense]] = {
     kind.name: kind
@@ -41,6 +46,9 @@ DEFENSES: dict[str, type[Defense]] = {
     )
 }
 """Every defence of this package by name."""
+
+TRAINED: dict[str, type[Trained]] = {"safevlm": SafeVLMDefense}
+"""Training methods whose defence is more than the model with the adapter on."""
 
 
 def every_defense() -> dict[str, type[Defense]]:
@@ -90,3 +98,20 @@ def make_defenses(names: str | Iterable[str | Defense], model: LVLM | None = Non
     if not made:
         raise UsageError(f"no defence was named; there are: {', '.join(DEFENSES)}, or all")
     return made
+
+
+def is_trained(word: str) -> bool:
+    """Whether a word on the command line is a folder of a training or of an adapter."""
+    path = Path(word).expanduser()
+    return path.is_dir() and (is_adapter(path) or (path / RECORD).is_file())
+
+
+def trained_defense(folder: str | Path) -> Defense:
+    """The defence that a folder is: its method's own, or the adapter alone."""
+    path = Path(folder).expanduser()
+    if not (path / RECORD).is_file():
+        return Trained(str(folder))
+    method = read_training(path).method
+    own = TRAINED[method](str(folder)) if method in TRAINED else make_method(method).defense(path)
+    assert own is None or isinstance(own, Defense)
+    return Trained(str(folder)) if own is None else own

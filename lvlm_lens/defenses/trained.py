@@ -15,7 +15,6 @@ from ..activations import Activations
 from ..data import Sample
 from ..errors import UsageError
 from ..lens import LVLM
-from ..models.adapters import is_adapter
 from ..train.attached import with_adapter
 from ..train.folder import RECORD, read_training
 from .base import Defense, Guarded
@@ -86,21 +85,3 @@ class Trained(Defense):
     ) -> Activations:
         """Activations of the model with the adapter."""
         return super().capture(self.model_, data, sites, positions, **options)
-
-
-def is_trained(word: str) -> bool:
-    """Whether a word on the command line is a folder of a training or of an adapter."""
-    path = Path(word).expanduser()
-    return path.is_dir() and (is_adapter(path) or (path / RECORD).is_file())
-
-
-def trained_defense(folder: str | Path) -> Defense:
-    """The defence that a folder is: its method's own (:meth:`lvlm_lens.train.Method.defense`), or the adapter alone."""
-    path = Path(folder).expanduser()
-    if (path / RECORD).is_file():
-        from ..train.registry import make_method
-
-        found = make_method(read_training(path).method).defense(path)
-        assert isinstance(found, Defense)
-        return found
-    return Trained(str(folder))

@@ -57,7 +57,7 @@ def measure(context: Context, material: Material) -> Outcome:
     caveats = [] if effects[1].holds else [f"the geometry is not shown to add to the four terms: {effects[1]}"]
     notes = [
         f"a CLIP of {steps} steps from scratch, {tuned} steps a row, one seed; `python -m "
-        "lvlm_lens.train.hysac.experiment` runs all seven rows and five seeds",
+        "training.hysac OUT` runs all seven rows and five seeds",
         "'four' is the control: all four contrastive terms without the geometry",
     ]
     return Outcome(rows, effects[:1], notes=notes, caveats=caveats)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..data import Dataset, Sample
-from ..defenses.trained import trained_defense
+from ..defenses.registry import trained_defense
 from ..train.method import Job, Method, Settings
 from .context import Context, Material
 from .cost import ANSWER_TOKENS, TEXT_TOKENS, Pass

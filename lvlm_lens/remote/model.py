@@ -1,10 +1,9 @@
-"""``RemoteLVLM``: what :meth:`lvlm_lens.LVLM.remote` returns."""
+"""``RemoteLVLM``: a model of which only the structure is here."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -17,6 +16,7 @@ from ..errors import DataError, ModelError, SiteError, UsageError
 from ..models.encode import Encoded
 from ..models.loaded import LoadedModel
 from ..models.loading import empty_checkpoint, source
+from .answered import answered
 
 _REASONS = {
     "model": "its weights lie on the server",
@@ -161,17 +161,3 @@ class RemoteLVLM:
 def _refused(name: str) -> UsageError:
     why = f"; {_REASONS[name]}" if name in _REASONS else ""
     return UsageError(f"a remote model has no {name}{why}. It can capture(...) and patch_last(...)")
-
-
-@contextmanager
-def answered(name: str) -> Iterator[None]:
-    """Say in one line that a server cannot be asked, or what it answered instead."""
-    import httpx
-    from huggingface_hub.errors import HfHubHTTPError
-    from nnsight.intervention.backends.remote import RemoteError
-
-    try:
-        yield
-    except (RemoteError, httpx.HTTPError, HfHubHTTPError, OSError, ValueError) as error:
-        said = str(error).strip().splitlines() or [type(error).__name__]
-        raise ModelError(f"{name!r} on NDIF: {said[-1]} (running models: nnsight.ndif_status())") from error

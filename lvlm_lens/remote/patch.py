@@ -20,6 +20,7 @@ from ..causal.metrics import make_metric, numbers
 from ..data import Pair, Sample
 from ..errors import DataError, SiteError, UsageError
 from ..models.loaded import LoadedModel
+from .answered import answered
 
 if TYPE_CHECKING:
     from .model import RemoteLVLM
@@ -108,8 +109,6 @@ def _patched(
     donor: dict[Site, np.ndarray],
 ) -> torch.Tensor:
     """Logits float32 ``[block, vocab]`` of the recipient, patched at one block a row."""
-    from .model import answered
-
     encoded = skeleton.encode([recipient] * len(blocks))
     inputs = {
         **skeleton.forward_inputs(encoded), "use_cache": False, "logits_to_keep": skeleton.keep_last(encoded.length)

@@ -19,7 +19,7 @@ from typing import Any
 
 from ..data import Dataset, Sample
 from ..data.groups import groups_of
-from ..defenses.trained import trained_defense
+from ..defenses.registry import trained_defense
 from ..errors import DataError
 from ..evaluate.evaluation import NONE, evaluate
 from ..evaluate.rates import rate

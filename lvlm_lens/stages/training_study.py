@@ -18,7 +18,7 @@ import numpy as np
 
 from ..data import Dataset, Sample
 from ..data.groups import groups_of
-from ..defenses.trained import trained_defense
+from ..defenses.registry import trained_defense
 from ..errors import DataError
 from ..evaluate.evaluation import NONE, evaluate
 from ..evaluate.refusal import refusal_rule

@@ -15,8 +15,9 @@ cost (:mod:`.folder`).
 >>> train(make_method("sft"), "mini", data.train, Settings(steps=200), "adapters/sft")    # doctest: +SKIP
 """
 
+from .adapter_method import AdapterMethod
 from .folder import Training, read_training
-from .method import AdapterMethod, Job, Method, Plan, Row, Settings
+from .method import Job, Method, Plan, Row, Settings
 from .registry import make_method, method_names
 from .running import train
 

@@ -22,12 +22,13 @@ import torch
 
 from ..data import Sample
 from ..errors import DataError, ImageLostError, ModelError
-from .method import AdapterMethod, Row, Where
+from .method import Row, Where
 from .records import asked
 from .targets import part_prefixes, seat_table, sitting
 
 if TYPE_CHECKING:
     from ..lens import LVLM
+    from .adapter_method import AdapterMethod
 
 LOOKED_AT = 256
 """Rows that are put through the trainer's collator, spread over all."""

@@ -17,8 +17,9 @@ from sklearn.base import clone
 
 from ..data import Dataset
 from ..errors import DataError, RunFolderError
+from .adapter_method import AdapterMethod
 from .folder import CHECKPOINTS, RECORD, ROWS, SCHEMA, read_training
-from .method import AdapterMethod, Job, Method, Settings
+from .method import Job, Method, Settings
 
 
 class Stopped(Exception):

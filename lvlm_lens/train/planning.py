@@ -13,12 +13,13 @@ import torch
 
 from ..errors import DataError, LensError
 from ..machine import forward_seconds, memory_bytes
-from .method import AdapterMethod, Job, Plan
+from .method import Job, Plan
 from .running import readable_samples
 from .targets import chosen_layers
 
 if TYPE_CHECKING:
     from ..lens import LVLM
+    from .adapter_method import AdapterMethod
 
 _TRIED = 8
 REPLY_TOKENS = 24

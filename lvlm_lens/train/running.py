@@ -33,12 +33,13 @@ from ..storage.commit import write_atomic
 from ..storage.runfolder import RunFolder
 from .controls import controlled
 from .folder import ADAPTER_WEIGHTS, AUDIT, CHECKPOINTS, RECORD, ROWS, finish, identity, read_rows, read_training
-from .method import AdapterMethod, Job, Method, Row, Settings
+from .method import Job, Method, Row, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..lens import LVLM
+    from .adapter_method import AdapterMethod
 
 
 def train(

@@ -20,7 +20,8 @@ from ..data import Sample
 from ..errors import DataError
 from ..evaluate.refusal import refusal_rule
 from ..evaluate.thinking import split_thinking
-from .method import AdapterMethod, Row, Settings
+from .adapter_method import AdapterMethod
+from .method import Row, Settings
 from .records import asked, dataset_of
 from .replies import other_reply
 

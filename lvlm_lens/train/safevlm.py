@@ -80,11 +80,6 @@ class SafeVLM(SFT):
         card = {"kinds": kinds, "seen": _seen(side), "width": model.anatomy.d_model, **self.get_params(), "log": log}
         write_atomic(job.folder / CARD, json.dumps(card, indent=1))
 
-    def defense(self, folder: Path) -> Any:
-        """Head first, hint, then the model with the adapter."""
-        from ..defenses.safevlm import SafeVLMDefense
-
-        return SafeVLMDefense(str(folder))
 
 
 def kinds_of(samples: Sequence[Sample]) -> list[str]:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..data import Sample
 from ..errors import DataError
-from .method import AdapterMethod, Row, Settings
+from .adapter_method import AdapterMethod
+from .method import Row, Settings
 from .records import dataset_of, preference
 from .replies import other_reply
 

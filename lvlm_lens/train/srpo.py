@@ -28,8 +28,9 @@ from ..data import Sample
 from ..errors import DataError
 from ..evaluate.refusal import refusal_rule
 from ..evaluate.thinking import split_thinking
+from .adapter_method import AdapterMethod
 from .drawing import drawn_replies
-from .method import AdapterMethod, Row, Settings
+from .method import Row, Settings
 from .records import dataset_of, preference
 from .replies import reasoning_steps
 

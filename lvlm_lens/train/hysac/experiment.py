@@ -1,6 +1,6 @@
 """What the parts of HySAC are worth: seven rows on a small world, from the same CLIP, with the same budget.
 
-    python -m lvlm_lens.train.hysac.experiment --out runs/hysac
+`python -m training.hysac OUT`, in a clone of the repository, runs all of it and writes docs/hysac.md.
 
 1. ``matched``: two contrastive terms (safe with safe, unsafe with unsafe), Euclidean;
 2. ``four``: all four contrastive terms, Euclidean;
@@ -21,12 +21,9 @@ number.
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,7 +32,6 @@ from torch import nn
 
 from ...stats.auroc import weighted_auroc
 from ...stats.groups import expanded_tail
-from ...storage.commit import write_atomic
 from .loss import MATCHED, Terms
 from .model import HySAC, projected
 from .retrieval import hits, most_similar
@@ -359,31 +355,3 @@ def table(seeds: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, dict[str, E
             here |= {name: estimate([part["items"][name] for part in parts]) for name in parts[0]["items"]}
             found.setdefault(row, {})[split] = here
     return found
-
-
-def one_seed(out: Path, seed: int, tell: Callable[[str], None] = print) -> dict[str, Any]:
-    """A seed's result, from its file where it is there; seeds can run beside one another."""
-    file = out / f"seed-{seed}.json"
-    if not file.is_file():
-        out.mkdir(parents=True, exist_ok=True)
-        write_atomic(file, json.dumps(run_seed(World.draw(), seed, tell)))
-    return json.loads(file.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
-
-
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--seed", type=int, help="this seed alone")
-    options = parser.parse_args()
-    which = range(options.seeds) if options.seed is None else [options.seed]
-    seeds = [one_seed(options.out, seed, lambda line: print(line, flush=True)) for seed in which]
-    if options.seed is None:
-        from .page import write_page
-
-        write_page(seeds, Path("docs"))
-
-
-if __name__ == "__main__":
-    main()

@@ -25,12 +25,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
-from ...data import Sample
-from ...data.mini import load_mini
-from ...data.mini.heldout import NEW_STYLE_THINGS, SEEDS, styles_of
-from ...data.mini.objects import THINGS
-from ...data.mini.render import draw_spec, render
-from ...inference import wilson_bounds
+from ..data import Sample
+from ..data.mini import load_mini
+from ..data.mini.heldout import NEW_STYLE_THINGS, SEEDS, styles_of
+from ..data.mini.objects import THINGS
+from ..data.mini.render import draw_spec, render
+from ..inference import wilson_bounds
 
 REFUSAL_WORDS = ("sorry", "cannot", "unable", "can't")
 BATCH = 64

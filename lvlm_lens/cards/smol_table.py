@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..mini.card import area, markdown, rate
+from .mini_table import area, markdown, rate
 
 Row = tuple[str, str, str, str]
 

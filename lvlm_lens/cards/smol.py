@@ -1,8 +1,8 @@
 """Every figure of the card of ``smol-text`` and ``smol``, with plain transformers and scikit-learn.
 
-The functions are those of ``mini``'s card (:mod:`..mini.measure`).  A reply counts as a refusal by
-the toolkit's own rule ``lens``; replies are greedy.  XSTest, the test split of :mod:`.held` and
-:mod:`.beyond` took no part in training or in any choice.
+The functions are those of ``mini``'s card (:mod:`.mini`).  A reply counts as a refusal by
+the toolkit's own rule ``lens``; replies are greedy.  XSTest, the test split of :mod:`lvlm_lens.models.smol.held` and
+:mod:`lvlm_lens.models.smol.beyond` took no part in training or in any choice.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ import numpy as np
 from PIL import Image
 from transformers import AutoTokenizer
 
-from ...data.mini import load_mini
-from ...data.mini.heldout import NEW_STYLE_THINGS, styles_of
-from ...data.mini.objects import THINGS
-from ...data.mini.render import render
-from ...data.registry import load_dataset
-from ...evaluate.refusal import is_refusal
-from ..mini.measure import Speaker, auroc, joint_probe, naming, pictures_of, probe_scores, wilson
-from . import smol_base_path, smol_path, smol_text_path
-from .beyond import plain_requests, shown_beyond
-from .held import smol_test
+from ..data.mini import load_mini
+from ..data.mini.heldout import NEW_STYLE_THINGS, styles_of
+from ..data.mini.objects import THINGS
+from ..data.mini.render import render
+from ..data.registry import load_dataset
+from ..evaluate.refusal import is_refusal
+from ..models.smol import smol_base_path, smol_path, smol_text_path
+from ..models.smol.beyond import plain_requests, shown_beyond
+from ..models.smol.held import smol_test
+from .mini import Speaker, auroc, joint_probe, naming, pictures_of, probe_scores, wilson
 
 TOKENS = 20
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ...plots.theme import PAGE, new_figure, save_figure, theme
-from .experiment import DRAWINGS, ROWS, STEPS, TUNED, Estimate, table
-from .world import SPLITS, World
+from lvlm_lens.plots.theme import PAGE, new_figure, save_figure, theme
+from lvlm_lens.train.hysac.experiment import DRAWINGS, ROWS, STEPS, TUNED, Estimate, table
+from lvlm_lens.train.hysac.world import SPLITS, World
 
 SHOWN = (
     "AUROC of the radius, text",
@@ -52,7 +52,7 @@ def lines(found: Mapping[str, Any], seeds: Sequence[Mapping[str, Any]]) -> list[
     made = [
         "# HySAC's parts on a small world",
         "",
-        f"Written by `python -m lvlm_lens.train.hysac.experiment`. {len(seeds)} seeds; each trains a CLIP of 3 + 3 "
+        f"Written by `python -m training.hysac OUT`. {len(seeds)} seeds; each trains a CLIP of 3 + 3 "
         f"blocks of width 64 from scratch ({STEPS} steps of 64 pairs) and tunes every row from it ({TUNED} steps of 16 "
         f"quadruplets, each drawn {DRAWINGS} times). Quadruplets to test on: {counts}. Means over seeds with 95 % "
         "intervals that redraw things, the same ones in every seed. The budget is minutes of one core: a row that "

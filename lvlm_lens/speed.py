@@ -1,0 +1,72 @@
+"""How fast this machine fits probes and draws figures: timed by making one, with the clock of :mod:`.machine`."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+
+import numpy as np
+
+from .defenses.probe import LogisticProbe
+from .machine import clock
+from .measures.linear_probe import LinearProbe
+from .plots.theme import new_figure, save_figure, theme
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds a unit of work.
+
+    Attributes:
+        row: one prompt through the whole model, in batches of the asked size; step: one decoding step of a batch.
+        probe, probe_plain: one probe on one block with and without shuffles; wide_fit: one on first-token logits.
+        figure: one figure, PNG and SVG; load: the model, from disk.
+    """
+
+    row: float
+    step: float
+    probe: float
+    probe_plain: float
+    wide_fit: float
+    figure: float
+    load: float
+
+
+def probe_seconds(n: int, width: int, folds: int, permutations: int, replicates: int) -> tuple[float, float]:
+    """One block's probe with and without the null's shuffles, on random numbers of the run's size."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(n) % 2
+    x = (rng.standard_normal((n, 1, width)) + 0.5 * labels[:, None, None]).astype(np.float32)
+    made = []
+    for shuffles in (permutations, 0):
+        probe = LinearProbe(folds=folds, permutations=shuffles, replicates=replicates)
+        start = clock()
+        probe.fit(x, labels)
+        made.append(clock() - start)
+    return made[0], made[1]
+
+
+def wide_fit_seconds(n: int, vocabulary: int) -> float:
+    """One logistic probe on first-token logits."""
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((n, vocabulary)).astype(np.float32)
+    start = clock()
+    LogisticProbe(1.0).fit(rows, np.arange(n) % 2)
+    return clock() - start
+
+
+def figure_seconds() -> float:
+    """One figure of two panels, written as PNG and SVG."""
+    x = np.arange(40)
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(2):  # the first one finds the fonts
+            start = clock()
+            with theme():
+                figure = new_figure(6.9, 3.0)
+                for axes in figure.subplots(1, 2):
+                    for k in range(8):
+                        axes.plot(x, np.sin(x + k))
+                    axes.fill_between(x, -1, np.sin(x), alpha=0.2)
+                save_figure(figure, folder, "timing")
+            spent = clock() - start
+    return spent
