@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from lvlm_lens.cards.mini import Speaker, naming, refusal_rates, wilson
 from lvlm_lens.causal.patch_grid import patch_grid
 from lvlm_lens.data import Dataset, Sample
 from lvlm_lens.data.mini import load_mini
@@ -26,7 +27,6 @@ from lvlm_lens.locate.locating import locate_roles
 from lvlm_lens.measures.evidence import gather
 from lvlm_lens.measures.items import harm_labels
 from lvlm_lens.measures.linear_probe import LinearProbe
-from lvlm_lens.models.mini.measure import Speaker, naming, refusal_rates, wilson
 from lvlm_lens.stats.groups import bootstrap_ratio
 
 from .items import depth_set
@@ -84,7 +84,7 @@ def _steps(model: LVLM, samples: list[Sample]) -> list[dict[str, Any]]:
 
 
 def _card(folder: Path, split: str) -> dict[str, Any]:
-    """The card's other targets: naming, and harm told in words (:mod:`lvlm_lens.models.mini.measure`)."""
+    """The card's other targets: naming, and harm told in words (:mod:`lvlm_lens.cards.mini`)."""
     speaker = Speaker(folder)
     styles = [styles_of(thing)[place % len(styles_of(thing))] for place, thing in enumerate(THINGS)]
     told = [sample.without_images() for sample in load_mini(split) if sample.meta["part"] == "joint"]
