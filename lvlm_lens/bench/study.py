@@ -30,7 +30,7 @@ from ..estimate import _work
 from ..estimate_evaluation import _work as evaluation_work
 from ..evaluate.asking import training_and_test
 from ..lens import LVLM
-from ..machine import figure_seconds, probe_seconds, wide_fit_seconds
+from ..speed import figure_seconds, probe_seconds, wide_fit_seconds
 from ..stages.stage import Plan
 from ..stages.work import Work
 from ..wide.shapes import SHAPES
