@@ -150,3 +150,20 @@ def test_trainings_of_workers_are_those_of_one_process(tmp_path, monkeypatch):
     alone = contents(tmp_path / "alone", "*/adapter_model.safetensors", "study.json", "study.md")
     assert len(alone) == 4
     assert contents(tmp_path / "workers", "*/adapter_model.safetensors", "study.json", "study.md") == alone
+
+
+def test_a_selftest_of_workers_is_that_of_one_process(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    words = ["selftest", "--models", "3", "--pairs", "20", "--seed", "3"]
+    assert main([*words, "--quiet", "--workers", "2"]) == 2
+    assert "selftest with workers needs --folder DIR" in capsys.readouterr().err
+
+    def found(name, *more):
+        run(*words, "--folder", tmp_path / name, "--json", "--quiet", *more)
+        result = json.loads(capsys.readouterr().out)
+        for trial in result["trials"]:
+            trial.pop("seconds")
+        return {key: value for key, value in result.items() if key != "seconds"}
+
+    alone = found("alone")
+    assert len(alone["trials"]) == 3 and found("workers", "--workers", "2") == alone

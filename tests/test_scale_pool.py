@@ -87,6 +87,13 @@ def test_how_many_workers():
         connect(0).__enter__()
 
 
+def test_only_a_capture_writes_to_addresses(capsys):
+    from lvlm_lens.cli import main
+
+    assert main(["sweep", "--out", "s3://bucket/run", "--workers", "2", "--quiet"]) == 2
+    assert "sweep writes to folders, and" in capsys.readouterr().err
+
+
 def test_a_folder_that_cannot_be_written():
     with pytest.raises(RunFolderError, match="cannot be written"):
         run_job(Squares("/proc/nowhere", 2), None)

@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
         if asked_for(options):
             from ..scale.jobs.capture import CaptureJob
 
-            shared = shared_folder(config.out, "capture")
+            shared = shared_folder(config.out, "capture", addresses=True)
             job = CaptureJob(config, shared, tuple(sites), str(config.positions), options.logits, options.store_dtype)
             run_jobs(options, [job], config)
         model, data = load_inputs(config, need_labels=False)

@@ -7,6 +7,7 @@ import json
 
 from .console import progress_bars
 from .options import add_output_options, next_line
+from .workers import add_worker_options, asked_for, run_jobs, shared_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--folder", metavar="DIR", help="keep each model's trial there, and continue what is there (default: nowhere)")
     add("--audit", action="store_true", help="planted arrays: every rule of inference (default: models)")
     add("--draws", type=int, default=300, metavar="N", help="with --audit: draws of each case (default: 300)")
+    add_worker_options(parser)
     add("--out", metavar="FILE", help="write the JSON there too, without the single trials (default: nowhere)")
     add_output_options(parser)
 
@@ -34,6 +36,8 @@ def run(options: argparse.Namespace) -> int:
     from ..errors import UsageError
 
     if options.audit:
+        if asked_for(options):
+            raise UsageError("--audit runs in one process; leave --workers and --ray out")
         return _audit(options)
     try:
         pairs = [int(word) for word in options.pairs.split(",")]
@@ -41,11 +45,20 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(f"--pairs is {options.pairs!r}; write numbers with commas, e.g. 50,200") from None
     with progress_bars(options.quiet) as tell:
         from ..provenance import environment
-        from ..selftest.study import run_study, table
+        from ..selftest.study import SelfTest, run_study, table
         from ..storage.commit import write_atomic
 
         folder = None if options.folder is None else Path(options.folder)
-        result = run_study(options.models, pairs, options.seed, folder, tell)
+        if asked_for(options):
+            from ..scale.jobs.trials import TrialsJob
+
+            folder = Path(shared_folder(options.folder, "selftest", "--folder"))
+            study = SelfTest(options.models, tuple(pairs), options.seed, folder)
+            study.claim()
+            run_jobs(options, [TrialsJob(study, str(folder))])
+        result = run_study(  # with workers every trial is there, and only read
+            options.models, pairs, options.seed, folder, tell
+        )
     if options.out is not None:
         kept = {key: value for key, value in result.items() if key != "trials"}
         kept["environment"] = environment(options.seed)

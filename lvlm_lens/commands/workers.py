@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,12 +27,19 @@ def asked_for(options: argparse.Namespace) -> bool:
     return options.workers is not None or options.ray is not None
 
 
-def shared_folder(out: str | Path | None, command: str) -> str:
-    """The run folder as every worker can name it; raises :class:`UsageError` where none was given."""
+def shared_folder(out: str | Path | None, command: str, option: str = "--out", addresses: bool = False) -> str:
+    """The run folder as every worker can name it.
+
+    Raises :class:`UsageError` where none was given, or an fsspec address where only a folder will do.
+    """
     if out is None:
-        raise UsageError(f"{command} with workers needs --out DIR: what they compute is kept there")
+        raise UsageError(f"{command} with workers needs {option} DIR: what they compute is kept there")
     text = str(out)
-    return text if "://" in text else str(Path(text).expanduser().absolute())
+    if re.match(r"\w[\w+.-]+:/", text):  # a path has lost one of the two slashes
+        if addresses:
+            return text
+        raise UsageError(f"{command} writes to folders, and {text!r} is an address; give one that all nodes share")
+    return str(Path(text).expanduser().absolute())
 
 
 def run_jobs(options: argparse.Namespace, jobs: Sequence[Job], settings: Any = None) -> None:
