@@ -46,6 +46,26 @@ def test_a_store_of_workers_is_the_store_of_one_process(tmp_path, alone, workers
     assert contents(tmp_path / "store") == alone
 
 
+def test_a_worker_is_killed_in_a_shard(tmp_path, alone):
+    psutil = pytest.importorskip("psutil")
+    words = [word for word in CAPTURE if word != "--quiet"]
+    command = [sys.executable, "-m", "lvlm_lens", *words, "--out", str(tmp_path / "store"), "--workers", "2"]
+    run_of = subprocess.Popen(
+        command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    ledger, until = tmp_path / "store" / "ledger", time.time() + 240
+    while not (ledger.is_dir() and list(ledger.glob("[0-9]*.json"))) and time.time() < until:
+        time.sleep(0.05)
+    own = psutil.Process(run_of.pid).children(recursive=True)
+    workers = [process for process in own if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::Worker")]
+    assert len(workers) == 2
+    max(workers, key=lambda process: process.cpu_times().user).kill()
+    _, said = run_of.communicate(timeout=400)
+    assert run_of.returncode == 0, said
+    assert "a worker died" in said
+    assert contents(tmp_path / "store") == alone
+
+
 def test_the_driver_is_killed_and_the_command_repeated(tmp_path, alone):
     command = [sys.executable, "-m", "lvlm_lens", *CAPTURE, "--out", str(tmp_path / "store"), "--workers", "2"]
     first = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})

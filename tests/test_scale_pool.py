@@ -3,6 +3,7 @@
 import os
 import re
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,37 @@ def test_only_a_capture_writes_to_addresses(capsys):
 def test_a_folder_that_cannot_be_written():
     with pytest.raises(RunFolderError, match="cannot be written"):
         run_job(Squares("/proc/nowhere", 2), None)
+
+
+@pytest.mark.slow
+def test_a_folder_that_is_not_shared(tmp_path):
+    """A node that has something else mounted where the run folder lies: named, before anything is computed."""
+    import shutil
+    import subprocess
+    import sys
+
+    from ray.cluster_utils import Cluster as Nodes
+
+    here = tmp_path / "run"
+    here.mkdir()
+    hide = f"mount -t tmpfs none {here}"
+    if not shutil.which("unshare") or subprocess.run(["unshare", "--mount", "sh", "-c", hide]).returncode:
+        pytest.skip("a mount of its own for one process needs root")
+    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1})
+    start = f"{Path(sys.executable).parent}/ray start --address {nodes.address} --num-cpus 1 --block"
+    other = subprocess.Popen(["unshare", "--mount", "sh", "-c", f"{hide} && exec {start}"])
+    try:
+        with connect(2, nodes.address) as cluster:
+            until = time.time() + 120
+            while len([node for node in ray.nodes() if node["Alive"]]) < 2 and time.time() < until:
+                time.sleep(0.5)
+            with pytest.raises(RunFolderError, match=rf"the worker on .* does not see '{here}': --ray needs a folder"):
+                run_job(Squares(str(here), 4), cluster)
+        assert not list(here.glob("*.values")) and RunFolderError.exit_code == 8
+    finally:
+        other.terminate()
+        other.wait(60)
+        nodes.shutdown()
 
 
 @pytest.mark.slow
