@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 
 from ..data import Pair
 from ..errors import DataError, NumericalError, RunFolderError, SiteError, UsageError, near_matches
@@ -39,6 +38,7 @@ from ..stats.choice import fold_curve
 from ..stats.crossfit import Settings, out_of_fold
 from ..stats.resampling import Resampling, group_folds
 from ..storage.commit import write_atomic
+from ..storage.pieces import Pieces
 from ..tolerance import allowed, difference
 from .adapter_runs import Runs, compare_with_whole, plain_logits
 from .adapter_switches import IN_BLOCK, OFF, ON, ON_BUT_RANDOM, OUTSIDE, RANDOM, Config, Switches, Unit, switchable
@@ -553,6 +553,7 @@ class _Folder:
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path = path
+        self.states = Pieces(path / "states")
         self.grids = [
             GridFolder(path / name, {**settings, "meta": {**settings["meta"], "prompts": name}}) for name in _MEMBERS
         ]
@@ -571,20 +572,16 @@ class _Folder:
             whole.values[member], whole.nulls[member] = arrays["patched"], arrays["null"]
             whole.ends[member] = arrays["corrupted"], arrays["clean"]
         kept: set[int] = set()
-        for file in sorted(self.path.glob("states-*.safetensors")):
-            tensors = load_file(file)
-            batch = tensors["pairs"].tolist()
-            whole.states[:, :, batch] = tensors["states"].numpy()
-            kept |= set(batch)
+        for name in sorted(self.states.names()):
+            piece = self.states.get(name)
+            assert piece is not None
+            whole.states[:, :, piece.facts["pairs"]] = piece.arrays["states"]
+            kept |= set(piece.facts["pairs"])
         return (done or set()) & kept
 
     def add(self, batch: Sequence[int], found: _Found) -> None:
         """Commit a batch; it counts when all its files are there."""
-        target = self.path / f"states-{batch[0]:06d}.safetensors"
-        partial = target.with_suffix(".partial")
-        states = torch.from_numpy(found.states).contiguous()
-        save_file({"pairs": torch.tensor(list(batch)), "states": states}, partial)
-        partial.replace(target)
+        self.states.put(f"{batch[0]:06d}", {"states": found.states}, {"pairs": [int(pair) for pair in batch]})
         for member, grid in enumerate(self.grids):
             base, trained = found.ends[member]
             null = found.nulls[member] if found.nulls.shape[1] else None
@@ -598,5 +595,4 @@ class _Folder:
         write_atomic(self.path / PERCEPTION, grid.perception.to_csv(index=False))
         told = {"endpoints": grid.endpoints, "record": grid.record, "units": grid.units, "meta": grid.meta}
         write_atomic(self.path / MANIFEST, json.dumps(told, indent=1))
-        for file in self.path.glob("states-*.safetensors"):
-            file.unlink()
+        self.states.clear()

@@ -40,7 +40,7 @@ from ..models.batching import batches, in_batches
 from ..models.encode import Encoded
 from ..stats.auroc import auroc
 from ..stats.resampling import group_folds
-from ..storage.arrays import load_arrays, save_arrays
+from ..storage.pieces import Piece, Pieces
 from ..tolerance import BARRED
 from .base import Detector, labelled
 from .probe import LogisticProbe
@@ -123,18 +123,19 @@ def extract(
 
     asked = f"{model.name} {features} {plain_blocks} {keep} {[str(cell) for cell in cells]}"
 
+    pieces = Pieces(out)
+
     def passes(batch: list[int]) -> _Passes:
         nonlocal checked
-        file = None
-        if out is not None:
-            words = "\0".join([asked, *(f"{samples[i].id}\1{samples[i].text}" for i in batch)])
-            file = out / f"{hashlib.sha256(words.encode()).hexdigest()[:24]}.safetensors"
-            if file.is_file():
-                found = _Passes.load(file)
-                if not checked:
-                    made.check_error, made.engine, checked = found.check_error, found.engine, True
-                    reruns.reason = None if found.engine == "resumed" else found.engine
-                return found
+        words = "\0".join([asked, *(f"{samples[i].id}\1{samples[i].text}" for i in batch)])
+        name = hashlib.sha256(words.encode()).hexdigest()[:24]
+        kept = pieces.get(name)
+        if kept is not None:
+            found = _Passes.from_piece(kept)
+            if not checked:
+                made.check_error, made.engine, checked = found.check_error, found.engine, True
+                reruns.reason = None if found.engine == "resumed" else found.engine
+            return found
         encoded = model.encode([samples[i] for i in batch])
         rec = record(model, encoded, keys=False, after=keep)
         assert rec.logits is not None
@@ -156,8 +157,7 @@ def extract(
             made.check_error,
             made.engine,
         )
-        if file is not None:
-            found.save(file)
+        pieces.put(name, *found.to_arrays())
         return found
 
     pairs = any(cell.control == "other_sample" for cell in cells)
@@ -206,21 +206,20 @@ class _Passes(NamedTuple):
     check_error: float
     engine: str
 
-    def save(self, file: Path) -> None:
-        """Write it so that it is whole under its name or not there."""
+    def to_arrays(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays, and the rest as plain facts."""
         arrays = {f"{name}{n}": x for name in ("plain", "cells") for n, x in enumerate(getattr(self, name))}
-        counts = {name: np.array(getattr(self, name), dtype=np.int64) for name in ("tokens", "negative")}
-        scalars = {"check_error": np.array(self.check_error)}
-        save_arrays(file, {"logits": self.logits, **scalars, **counts, **arrays}, {"engine": self.engine})
+        counts = {name: [int(n) for n in getattr(self, name)] for name in ("tokens", "negative")}
+        return {"logits": self.logits, **arrays}, {**counts, "check_error": self.check_error, "engine": self.engine}
 
     @classmethod
-    def load(cls, file: Path) -> _Passes:
-        """Inverse of :meth:`save`."""
-        kept, about = load_arrays(file)
-        counts = {name: sum(key.startswith(name) for key in kept) for name in ("plain", "cells")}
-        plain, cells = ([kept[f"{name}{n}"] for n in range(count)] for name, count in counts.items())
-        tokens, negative = (kept[name].tolist() for name in ("tokens", "negative"))
-        return cls(kept["logits"], plain, cells, tokens, negative, float(kept["check_error"]), about["engine"])
+    def from_piece(cls, piece: Piece) -> _Passes:
+        """Inverse of :meth:`to_arrays`."""
+        arrays, facts = piece
+        count = {name: sum(key.startswith(name) for key in arrays) for name in ("plain", "cells")}
+        plain, cells = ([arrays[f"{name}{n}"] for n in range(count[name])] for name in count)
+        told = (facts[name] for name in ("tokens", "negative", "check_error", "engine"))
+        return cls(arrays["logits"], plain, cells, *told)
 
 
 def _numbers(values: torch.Tensor) -> np.ndarray:

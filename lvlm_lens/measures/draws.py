@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError, LensError
+from ..errors import DataError, LensError, RunFolderError
 from ..stats.curve import Curve
+from ..storage.arrays import load_arrays, save_arrays
 from .spec import Measured
 
 _DRAWS = ("replicates", "null_draws")
@@ -23,28 +24,23 @@ _DRAWS = ("replicates", "null_draws")
 
 def save_curves(path: Path, curves: Mapping[str, Curve], about: Any = None) -> None:
     """Write curves by name, and a JSON-ready value ``about``; the file is whole under its name or not there."""
-    from safetensors.numpy import save_file
-
     arrays: dict[str, np.ndarray] = {"format": np.asarray([1])}
     for name, curve in curves.items():
         for kind in _DRAWS:
             drawn = getattr(curve, kind)
             if drawn is not None:
-                arrays[f"{name}/{kind}"] = np.ascontiguousarray(drawn)
+                arrays[f"{name}/{kind}"] = drawn
         for key in ("replicates", "null") if curve.best is not None else ():
             drawn = getattr(curve.best, key)
             if drawn is not None:
-                arrays[f"{name}/best/{key}"] = np.ascontiguousarray(drawn)
+                arrays[f"{name}/best/{key}"] = drawn
         if curve.rise is not None:
-            arrays[f"{name}/rise"] = np.ascontiguousarray(curve.rise.draws)
+            arrays[f"{name}/rise"] = curve.rise.draws
         for key, baseline in curve.baselines.items():
             if baseline.replicates is not None:
-                arrays[f"{name}/baseline/{key}"] = np.ascontiguousarray(baseline.replicates)
+                arrays[f"{name}/baseline/{key}"] = baseline.replicates
     plain = {name: curve.without_draws().to_dict() for name, curve in curves.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(arrays, partial, metadata={"curves": json.dumps(plain), "about": json.dumps(about)})
-    partial.replace(path)
+    save_arrays(path, arrays, {"curves": json.dumps(plain), "about": json.dumps(about)})
 
 
 def load_curves(path: Path) -> tuple[dict[str, Curve], Any]:
@@ -53,14 +49,10 @@ def load_curves(path: Path) -> tuple[dict[str, Curve], Any]:
     Raises:
         DataError: the file is none of these.
     """
-    from safetensors import SafetensorError, safe_open
-
     try:
-        with safe_open(path, "numpy") as file:
-            about = file.metadata() or {}
-            arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        arrays, about = load_arrays(path)
         plain, told = json.loads(about["curves"]), json.loads(about["about"])
-    except (OSError, SafetensorError, KeyError, ValueError, RecursionError) as error:
+    except (RunFolderError, KeyError, ValueError, RecursionError) as error:
         raise DataError(f"{path} holds no curves with their draws ({error}); remove it and run again") from error
     try:
         return {name: _with_draws(name, Curve.from_dict(data), arrays) for name, data in plain.items()}, told

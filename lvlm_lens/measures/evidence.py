@@ -10,7 +10,8 @@ baselines that a curve has to beat.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from ..lens import LVLM
 from ..models.encode import Encoded
 from ..models.positions import Positions
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
-from ..storage.commit import replacing
+from ..storage.arrays import load_arrays, save_arrays
 from .lens_reading import read_lens
 
 
@@ -104,36 +105,32 @@ class Evidence:
             arrays[name] = np.concatenate(pieces)
         return replace(first, samples=tuple(sample for part in parts for sample in part.samples), **arrays)
 
-    def save(self, path: Path) -> None:
-        """Write the arrays as safetensors (samples are not written; they come from the data set)."""
-        from safetensors.numpy import save_file
-
-        arrays = {
-            name: np.ascontiguousarray(getattr(self, name)) for name in _ARRAYS if getattr(self, name) is not None
-        }
-        arrays["blocks"] = np.asarray(self.blocks)
-        arrays["refusal_ids"] = np.asarray(self.refusal_ids)
+    def to_arrays(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Arrays, and the ids of their rows; samples are not written, they come from the data set."""
+        arrays = {name: getattr(self, name) for name in _ARRAYS if getattr(self, name) is not None}
+        arrays |= {"blocks": np.asarray(self.blocks), "refusal_ids": np.asarray(self.refusal_ids)}
         arrays["depth"] = np.asarray([self.depth])
-        ids = "\n".join(sample.id for sample in self.samples)
-        with replacing(path) as beside:  # a killed run leaves no half-written file under the real name
-            save_file(arrays, beside, metadata={"ids": ids})
+        return arrays, {"ids": [sample.id for sample in self.samples]}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, np.ndarray], ids: Sequence[str], data: Sequence[Sample]) -> Evidence:
+        """Inverse of :meth:`to_arrays`, for the same data set."""
+        found: dict[str, Any] = {"image": None, "lens_kl": None, "tokens": None, **arrays}
+        by_id = {sample.id: sample for sample in data}
+        blocks, refusal = (tuple(int(i) for i in found.pop(name)) for name in ("blocks", "refusal_ids"))
+        depth = int(found.pop("depth")[0])
+        return cls(tuple(by_id[i] for i in ids), blocks, depth, refusal_ids=refusal, **found)
+
+    def save(self, path: Path) -> None:
+        """Write the arrays and ids as one safetensors file, whole or absent."""
+        arrays, about = self.to_arrays()
+        save_arrays(path, arrays, {"ids": json.dumps(about["ids"])})
 
     @classmethod
     def load(cls, path: Path, data: Sequence[Sample]) -> Evidence:
         """Read what :meth:`save` wrote, for the same data set."""
-        from safetensors import safe_open
-
-        with safe_open(path, "numpy") as file:
-            ids = (file.metadata() or {}).get("ids", "").split("\n")
-            arrays: dict[str, Any] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        by_id = {sample.id: sample for sample in data}
-        blocks = tuple(int(b) for b in arrays.pop("blocks"))
-        refusal = tuple(int(i) for i in arrays.pop("refusal_ids"))
-        depth = int(arrays.pop("depth")[0])
-        arrays.setdefault("image", None)
-        arrays.setdefault("lens_kl", None)
-        arrays.setdefault("tokens", None)
-        return cls(tuple(by_id[i] for i in ids), blocks, depth, refusal_ids=refusal, **arrays)
+        arrays, about = load_arrays(path)
+        return cls.from_arrays(arrays, json.loads(about["ids"]), data)
 
 
 _ARRAYS = ("resid", "lens_log_odds", "lens_top", "log_odds", "top", "embedding", "image", "lens_kl", "tokens")

@@ -34,6 +34,7 @@ from ..models.refusal_tokens import refusal_log_odds
 from ..stats.auroc import weighted_auroc
 from ..stats.curve import curve_from_draws
 from ..stats.resampling import Resampling, permute_labels, weighted_mean
+from ..storage.arrays import load_arrays, save_arrays
 from .spec import Measured, MeasureSpec
 from .study import Study
 from .unembedding import Unembedding
@@ -84,23 +85,17 @@ class TunedLens:
 
     def save(self, path: Path) -> None:
         """Write a safetensors file, whole or not at all."""
-        from safetensors.torch import save_file
-
-        partial = path.with_suffix(".partial")
-        arrays = {"weight": self.weight.contiguous(), "bias": self.bias.contiguous()}
+        arrays = {name: getattr(self, name).cpu().numpy() for name in ("weight", "bias")}
         about = {"blocks": json.dumps(list(self.blocks)), "trained_on": json.dumps(list(self.trained_on))}
-        save_file(arrays, partial, metadata=about)
-        partial.replace(path)
+        save_arrays(path, arrays, about)
 
     @classmethod
     def load(cls, path: Path, lens: Unembedding) -> TunedLens:
         """Read what :meth:`save` wrote."""
-        from safetensors import safe_open
-
-        with safe_open(path, "pt") as file:
-            about = file.metadata()
-            blocks, ids = (tuple(json.loads(about[key])) for key in ("blocks", "trained_on"))
-            return cls(lens, blocks, file.get_tensor("weight"), file.get_tensor("bias"), ids)
+        arrays, about = load_arrays(path)
+        blocks, ids = (tuple(json.loads(about[key])) for key in ("blocks", "trained_on"))
+        weight, bias = (torch.from_numpy(arrays[key]) for key in ("weight", "bias"))
+        return cls(lens, blocks, weight, bias, ids)
 
 
 def train_tuned_lens(
@@ -232,7 +227,6 @@ def fit_or_load(study: Study) -> TunedLens:
     )
     study.progress("tuned lens", 1, 1)
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         tuned.save(path)
     return tuned
 

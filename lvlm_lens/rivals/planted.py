@@ -33,7 +33,7 @@ from ..measures.evidence import gather
 from ..selftest.constructed import build
 from ..selftest.items import draw_items
 from ..selftest.plan import SEPARATIONS, Plan, draw_plan
-from ..storage.commit import write_atomic
+from ..storage.pieces import Pieces
 from .bench import ask
 from .procedure import Procedure
 from .read import read_all
@@ -113,16 +113,12 @@ def _kept_model(
     """One model's outcomes, from the folder where they are there for just these settings."""
     names = [procedure.name for procedure in procedures]
     head = {"seed": seed, "model": number, "pairs": list(sizes), "procedures": names}
-    file = folder / f"model-{number:03d}.json" if folder is not None else None
-    if file is not None and file.is_file():
-        kept = json.loads(file.read_text(encoding="utf-8"))
-        if kept["head"] == head:
-            return [PlantedOutcome(**{**row, "truths": tuple(row["truths"])}) for row in kept["outcomes"]]
-    made = one_model(_plan(number, seed), procedures, sizes)
-    if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(file, json.dumps({"head": head, "outcomes": [asdict(outcome) for outcome in made]}))
-    return made
+
+    def make() -> tuple[dict[str, Any], dict[str, Any]]:
+        return {}, {"outcomes": [asdict(outcome) for outcome in one_model(_plan(number, seed), procedures, sizes)]}
+
+    kept = Pieces(folder, head).made(f"model-{number:03d}", make)
+    return [PlantedOutcome(**{**row, "truths": tuple(row["truths"])}) for row in kept.facts["outcomes"]]
 
 
 def _plan(number: int, seed: int) -> Plan:

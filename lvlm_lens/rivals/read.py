@@ -6,8 +6,8 @@ out with its reason; the procedures that need it then say so.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from ..measures.refusal_lens import RefusalLens
 from ..measures.unembedding import unembedding_of
 from ..progress import stage
 from ..stats.resampling import group_folds
-from ..storage.arrays import load_arrays, save_arrays
+from ..storage.pieces import Pieces
 from .readings import Readings
 
 FOLDS = 5
@@ -72,17 +72,17 @@ def read_all(
         "pairs": lambda: _mediated(model, evidence, pairs or (), out, seed),
         "first_token": lambda: _first_token(model, evidence, labels, groups, seed),
     }
+    pieces = Pieces(out)
     made: dict[str, Any] = {}
     reasons: dict[str, str] = {}
     for name, read in parts.items():
         if wanted is not None and not set(wanted) & set(_GIVES.get(name, (name,))):
             continue
         with stage(f"reading: {name.replace('_', ' ')}"):
-            found = _kept(out, name, read)
-        if isinstance(found, str):
-            reasons |= dict.fromkeys(_GIVES.get(name, (name,)), found)
-        else:
-            made |= found
+            found = pieces.made(name, partial(_tried, read))
+        made |= found.arrays
+        if "reason" in found.facts:
+            reasons |= dict.fromkeys(_GIVES.get(name, (name,)), found.facts["reason"])
     return Readings(
         labels=labels,
         groups=groups,
@@ -102,24 +102,12 @@ def read_all(
 _GIVES = {"heads": ("heads_right", "head_blocks"), "pairs": ("drop", "gap"), "first_token": ("first_token", "fold")}
 
 
-def _kept(folder: Path | None, name: str, read: Callable[[], Mapping[str, np.ndarray]]) -> Mapping[str, Any] | str:
-    """What ``read`` gives, from the folder where it is there; a reason where it cannot be had."""
-    file = folder / f"{name}.safetensors" if folder is not None else None
-    why = folder / f"{name}.json" if folder is not None else None
-    if file is not None and file.is_file():
-        return load_arrays(file)[0]
-    if why is not None and why.is_file():
-        return str(json.loads(why.read_text(encoding="utf-8")))
+def _tried(read: Callable[[], Mapping[str, np.ndarray]]) -> tuple[Mapping[str, np.ndarray], dict[str, str]]:
+    """What ``read`` gives, or the reason why it cannot be had."""
     try:
-        found = read()
+        return read(), {}
     except LensError as error:
-        if why is not None:
-            why.parent.mkdir(parents=True, exist_ok=True)
-            why.write_text(json.dumps(str(error)), encoding="utf-8")
-        return str(error)
-    if file is not None:
-        save_arrays(file, found)
-    return found
+        return {}, {"reason": str(error)}
 
 
 def _mean(model: LVLM, samples: Sequence[Sample], blocks: Sequence[int], batch_size: int) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from ..measures.unembedding import Unembedding, twin_lens
 from ..models.loading import BACKBONES
 from ..progress import each
 from ..stats.threshold import above_threshold
-from ..storage.commit import write_atomic
+from ..storage.pieces import Pieces
 from .stage import Plan, Run, Stage
 from .work import Work
 
@@ -34,29 +33,25 @@ def shards_of(data: Dataset) -> list[int]:
     return list(range(0, len(data), SHARD))
 
 
-def shard_done(folder: Path, start: int) -> bool:
-    """Whether the shard's record of what could not be read is there: it is written last."""
-    return _files(folder, start)[1].is_file()
-
-
-def _files(folder: Path, start: int) -> tuple[Path, Path]:
-    """Evidence of a shard, absent where no sample of it could be read, and its samples that could not."""
-    return folder / f"{start:07d}.safetensors", folder / f"{start:07d}.errors.json"
+def shard_name(start: int) -> str:
+    """The piece of a shard."""
+    return f"{start:07d}"
 
 
 def read_shard(
     model: LVLM, data: Dataset, folder: Path, config: SweepConfig, start: int, progress: Progress | None = None
 ) -> None:
-    """Read the samples of one shard and keep them in ``folder``."""
+    """Read the samples of one shard and keep them in ``folder``, with the reasons of those that cannot be read."""
     part = data[start : start + SHARD]
-    file, bad = _files(folder, start)
     failed: list[tuple[str, str]] = []
+    arrays: dict[str, Any] = {}
+    facts: dict[str, Any] = {}
 
     def note(sample: Sample, error: LensError) -> None:
         failed.append((sample.id, str(error)))
 
     try:
-        gather(
+        arrays, facts = gather(
             model,
             part,
             config.positions,
@@ -64,11 +59,11 @@ def read_shard(
             config.batch_size,
             None if config.strict else note,
             None if progress is None else lambda done, _all: progress(start + done, len(data)),
-        ).save(file)
+        ).to_arrays()
     except LensError:
         if len(failed) < len(part):
             raise
-    write_atomic(bad, json.dumps(failed))
+    Pieces(folder).put(shard_name(start), arrays, {**facts, "failed": failed})
 
 
 def gather_resumable(
@@ -80,19 +75,21 @@ def gather_resumable(
     progress: Progress = lambda done, total: None,
 ) -> Evidence:
     """:func:`~lvlm_lens.measures.evidence.gather` in shards that stay in the run folder."""
-    folder.mkdir(parents=True, exist_ok=True)
+    pieces = Pieces(folder)
     shards: list[Evidence] = []
     reasons: list[str] = []
     for start in each(shards_of(data)):
-        if not shard_done(folder, start):
+        kept = pieces.get(shard_name(start))
+        if kept is None:
             read_shard(model, data, folder, config, start, progress)
+            kept = pieces.get(shard_name(start))
+            assert kept is not None
         progress(min(start + SHARD, len(data)), len(data))
-        file, bad = _files(folder, start)
-        for sample_id, reason in json.loads(bad.read_text(encoding="utf-8")):
+        for sample_id, reason in kept.facts["failed"]:
             reasons.append(reason)
             on_error(data[sample_id], DataError(reason))
-        if file.is_file():
-            shards.append(Evidence.load(file, data[start : start + SHARD]))
+        if kept.arrays:
+            shards.append(Evidence.from_arrays(kept.arrays, kept.facts["ids"], data[start : start + SHARD]))
     if not shards:
         raise DataError(f"none of the {len(data)} samples could be read: {first_reasons(reasons)}")
     return Evidence.concatenate(shards)

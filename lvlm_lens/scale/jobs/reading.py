@@ -9,6 +9,7 @@ from typing import Literal
 
 from ...config import SweepConfig
 from ...errors import ModelError
+from ...storage.pieces import Pieces
 from ..job import Opened
 
 _held = ExitStack()
@@ -57,8 +58,8 @@ class ReadingJob:
         return Path(self.folder) / self.place
 
     def finished(self) -> set[str]:
-        """Shards whose last file is there."""
-        return {path.name.split(".")[0] for path in self._place.glob("*.errors.json")}
+        """Shards that are there."""
+        return Pieces(self._place).names()
 
     def open(self) -> Opened:
         """Load what reads, make the run folder this run's own."""
@@ -81,7 +82,6 @@ class ReadingJob:
                 reader = _held.enter_context(shuffled)
             except ModelError:  # quantised weights have none; the run itself says so
                 items = items[:0]
-        self._place.mkdir(parents=True, exist_ok=True)
 
         def compute(shard: str) -> Literal["done", "busy"]:
             read_shard(reader, items, self._place, self.config, int(shard))
