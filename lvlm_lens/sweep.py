@@ -29,6 +29,7 @@ from .stages.summary import Block, Line, as_html, as_text
 from .stats.curve import Curve
 from .storage.commit import write_atomic
 from .storage.runfolder import RunFolder
+from .storage.tables import save_table
 
 Tell = Callable[[str, int, int], None]
 """Called with (stage, samples done, samples in all)."""
@@ -135,4 +136,4 @@ def _write_tables(folder: Path, curves: Mapping[str, Curve]) -> None:
     import pandas as pd
 
     frames = [curve.to_dataframe() for curve in curves.values()]
-    pd.concat(frames, ignore_index=True).to_parquet(folder / "curves.parquet", index=False)
+    save_table(folder / "curves.parquet", pd.concat(frames, ignore_index=True))

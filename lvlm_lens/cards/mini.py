@@ -31,6 +31,7 @@ from ..data.mini.heldout import NEW_STYLE_THINGS, SEEDS, styles_of
 from ..data.mini.objects import THINGS
 from ..data.mini.render import draw_spec, render
 from ..inference import wilson_bounds
+from ..storage.commit import write_atomic
 
 REFUSAL_WORDS = ("sorry", "cannot", "unable", "can't")
 BATCH = 64
@@ -236,4 +237,4 @@ def write_measured(result: dict[str, Any], path: Path) -> None:
             return [neat(one) for one in value]
         return round(value, 5) if isinstance(value, float) else value
 
-    path.write_text(json.dumps(neat(result), indent=1) + "\n", encoding="utf-8")
+    write_atomic(path, json.dumps(neat(result), indent=1) + "\n")

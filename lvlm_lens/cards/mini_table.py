@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..storage.commit import write_atomic
+
 BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 
 
@@ -78,4 +80,4 @@ def write_card(card: Path, measured_file: Path, made: Callable[[dict[str, Any]],
     before, rest = text.split(BEGIN, 1)
     after = rest.split(END, 1)[1]
     measured = json.loads(measured_file.read_text(encoding="utf-8"))
-    card.write_text(f"{before}{BEGIN}\n{made(measured)}\n{END}{after}", encoding="utf-8")
+    write_atomic(card, f"{before}{BEGIN}\n{made(measured)}\n{END}{after}")

@@ -39,6 +39,7 @@ from ..stats.crossfit import Settings, out_of_fold
 from ..stats.resampling import Resampling, group_folds
 from ..storage.commit import write_atomic
 from ..storage.pieces import Pieces
+from ..storage.tables import save_table
 from ..tolerance import allowed, difference
 from .adapter_runs import Runs, compare_with_whole, plain_logits
 from .adapter_switches import IN_BLOCK, OFF, ON, ON_BUT_RANDOM, OUTSIDE, RANDOM, Config, Switches, Unit, switchable
@@ -591,8 +592,8 @@ class _Folder:
         """Write what the run found, ``adapter.json`` last; the states are no longer needed."""
         for own, made in zip(self.grids, (grid.refusal, grid.over_refusal), strict=True):
             own.finish(made)
-        write_atomic(self.path / CELLS, grid.summary().to_csv(index=False))
-        write_atomic(self.path / PERCEPTION, grid.perception.to_csv(index=False))
+        save_table(self.path / CELLS, grid.summary())
+        save_table(self.path / PERCEPTION, grid.perception)
         told = {"endpoints": grid.endpoints, "record": grid.record, "units": grid.units, "meta": grid.meta}
         write_atomic(self.path / MANIFEST, json.dumps(told, indent=1))
         self.states.clear()

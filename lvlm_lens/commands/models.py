@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
+from ..storage.commit import write_atomic
 from .console import console, simple_table
 from .options import add_output_options, next_line
 
@@ -175,7 +176,7 @@ def _measure_smol(options: argparse.Namespace) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         write_measured(measured, folder / "measured.json")
         if folder.resolve() != FOLDER.resolve():
-            (folder / "CARD.md").write_bytes((FOLDER / "CARD.md").read_bytes())
+            write_atomic(folder / "CARD.md", (FOLDER / "CARD.md").read_bytes())
         write_card(folder / "CARD.md", folder / "measured.json", table)
     print(json.dumps(measured, indent=2) if options.json else table(measured))
     return 0

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from ..errors import UsageError
+from ..storage.tables import save_table
 from . import patch_adapter
 from .console import console, progress_bars, simple_table
 from .options import (
@@ -127,7 +128,7 @@ def run(options: argparse.Namespace) -> int:
             grid = work.run_all(options.verify)
     table = grid.summary(options.level, seed=config.seed)
     folder = Path(config.out)
-    table.to_csv(folder / "cells.csv", index=False)
+    save_table(folder / "cells.csv", table)
     for site in grid.sites:
         save_figure(plot_patch_grid(grid, model.n_blocks, site, options.level), folder, f"patching_{site}")
     found = {

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..config import SweepConfig
 from ..errors import DataError, UsageError
+from ..storage.tables import save_table
 from .console import progress_bars
 from .options import left_out_line, next_line, say_loaded
 
@@ -82,7 +83,7 @@ def _write(grid: AdapterGrid, folder: str, roles: Any, level: float, seed: int) 
     from ..plots.theme import save_figure
 
     table = grid.summary(level, seed=seed)
-    table.to_csv(Path(folder) / "adapter_cells.csv", index=False)
+    save_table(Path(folder) / "adapter_cells.csv", table)
     save_figure(plot_adapter_grid(grid, roles), folder, "adapter_grid")
     harmful = table[table["on"] == "harmful"].sort_values("effect", ascending=False)
     return {

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import DataError, UsageError
+from ..storage.commit import write_atomic
 from .cards import DatasetCard
 from .collect import Collector
 from .dataset import Dataset
@@ -50,8 +51,6 @@ def write_template(card: DatasetCard | str, file: Path | str) -> Path:
     if path.exists():
         raise DataError(f"file {path} exists and is left as it is; name another")
     record = dict(found.template)
-    if path.suffix == ".json":
-        path.write_text(json.dumps([record], indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    else:
-        path.write_text(json.dumps(record, ensure_ascii=False) + "\n", encoding="utf-8")
+    shown = ([record], 2) if path.suffix == ".json" else (record, None)
+    write_atomic(path, json.dumps(shown[0], indent=shown[1], ensure_ascii=False) + "\n")
     return path

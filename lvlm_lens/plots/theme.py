@@ -18,6 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..depth import block_at_depth, relative_depth
+from ..storage.commit import replacing
 
 ROLE_COLOURS = {"perception": "#D55E00", "semantics": "#0072B2", "expression": "#009E73"}
 ROLE_INK = {"perception": "#A84600", "semantics": "#005C94", "expression": "#00684D"}
@@ -130,10 +131,9 @@ def block_axis(axes: Axes, blocks: Sequence[int], n_blocks: int, depth_axis: boo
 def save_figure(figure: Figure, folder: Path | str, name: str) -> list[str]:
     """Write ``name.png`` and ``name.svg`` into a folder; returns the two file names."""
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     files = []
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
-        with theme():
-            figure.savefig(folder / f"{name}.{kind}", metadata=metadata)
+        with theme(), replacing(folder / f"{name}.{kind}") as beside:
+            figure.savefig(beside, format=kind, metadata=metadata)
         files.append(f"{name}.{kind}")
     return files

@@ -20,6 +20,7 @@ from ..provenance import environment
 from ..stages.inputs import describe_data, load_inputs, run_identity
 from ..stages.reading import gather_resumable
 from ..storage.runfolder import RunFolder
+from ..storage.tables import save_table
 from .bench import Rival, run_rivals
 from .planted import planted_row
 from .procedure import Procedure
@@ -102,11 +103,11 @@ def constructed(name: str) -> dict[str, Any]:
 def _write_tables(folder: Path, rows: Sequence[Rival]) -> None:
     import pandas as pd
 
-    pd.DataFrame([row.line for row in rows]).to_csv(folder / "rivals.csv", index=False)
+    save_table(folder / "rivals.csv", pd.DataFrame([row.line for row in rows]))
     values = [
         {"rival": row.name, "block": block, "value": value, "unit": row.unit}
         for row in rows
         if len(row.values) == len(row.blocks)
         for block, value in zip(row.blocks, row.values, strict=True)
     ]
-    pd.DataFrame(values, columns=["rival", "block", "value", "unit"]).to_parquet(folder / "values.parquet", index=False)
+    save_table(folder / "values.parquet", pd.DataFrame(values, columns=["rival", "block", "value", "unit"]))

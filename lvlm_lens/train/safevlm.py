@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from ..data import Sample
 from ..errors import DataError, ModelError, UsageError
+from ..storage.arrays import save_arrays
 from ..storage.commit import write_atomic
 from .method import Job, Row
 from .safevlm_side import MODES, Mode, SideModule, read_request
@@ -76,7 +77,7 @@ class SafeVLM(SFT):
         job.say(f"stage I: head of {len(kinds)} kinds on {len(samples)} requests")
         torch.manual_seed(job.settings.seed)
         side, log = train_side(self, model, samples, kinds, job.settings.batch_size, job.settings.seed)
-        save_file({name: tensor.contiguous().cpu() for name, tensor in side.state_dict().items()}, job.folder / WEIGHTS)
+        save_arrays(job.folder / WEIGHTS, {name: value.cpu().numpy() for name, value in side.state_dict().items()})
         card = {"kinds": kinds, "seen": _seen(side), "width": model.anatomy.d_model, **self.get_params(), "log": log}
         write_atomic(job.folder / CARD, json.dumps(card, indent=1))
 

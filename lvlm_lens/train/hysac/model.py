@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from ...errors import ModelError
+from ...storage.arrays import save_arrays
 from .loss import Head, Terms
 
 LAYERS = ("k_proj", "v_proj", "out_proj", "fc1", "fc2", "patch_embedding")
@@ -75,7 +76,7 @@ class HySAC(nn.Module):
     def save(self, folder: Path) -> None:
         """PEFT's adapter and the head's four numbers."""
         self.clip.save_pretrained(str(folder), safe_serialization=True)
-        save_file({k: v.detach().reshape(1).clone() for k, v in self.head.named_parameters()}, folder / HEAD)
+        save_arrays(folder / HEAD, {k: v.detach().reshape(1).cpu().numpy() for k, v in self.head.named_parameters()})
 
     @classmethod
     def load(cls, clip: Any, folder: Path, terms: Terms | None = None) -> HySAC:
