@@ -48,7 +48,7 @@ def test_a_store_of_workers_is_the_store_of_one_process(tmp_path, alone, workers
 
 def test_a_worker_is_killed_in_a_shard(tmp_path, alone):
     psutil = pytest.importorskip("psutil")
-    words = [word for word in CAPTURE if word != "--quiet"]
+    words = [*(word for word in CAPTURE if word != "--quiet"), "--json"]
     command = [sys.executable, "-m", "lvlm_lens", *words, "--out", str(tmp_path / "store"), "--workers", "2"]
     run_of = subprocess.Popen(
         command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -60,8 +60,9 @@ def test_a_worker_is_killed_in_a_shard(tmp_path, alone):
     workers = [process for process in own if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::Worker")]
     assert len(workers) == 2
     max(workers, key=lambda process: process.cpu_times().user).kill()
-    _, said = run_of.communicate(timeout=400)
+    told, said = run_of.communicate(timeout=400)
     assert run_of.returncode == 0, said
+    assert json.loads(told)["samples"] > 0  # Ray's own words about the death do not stand there
     assert "a worker died" in said
     assert contents(tmp_path / "store") == alone
 

@@ -41,7 +41,7 @@ from ..storage.ledger import Entry, Ledger
 TARGETS = {"driver_ms": 2.0, "restart_seconds": 10.0, "efficiency": 0.9}
 """Fixed before anything was measured: most milliseconds a shard, most seconds to find one's place among 10^5 shards,
 and least share of twice one worker's speed that two reach."""
-RUNS = ((1, 1_000), (2, 1_000), (1, 10_000), (2, 10_000), (8, 10_000), (2, 100_000))
+RUNS = ((1, 1_000), (2, 1_000), (4, 10_000), (2, 100_000))
 """Workers and null shards."""
 ENTRIES = (100_000, 1_000_000)
 COMMITS = 300
@@ -168,9 +168,10 @@ def bench_ledger(home: Path, sizes: Sequence[int] = ENTRIES) -> dict[str, Any]:
 def _ledger(folder: Path, entries: int) -> dict[str, Any]:
     ledger = Ledger(Folder(folder))
     empty = _commits(ledger, 0)
+    place = f"{folder}/{ledger.place}"
     for shard in range(COMMITS, entries - COMMITS):
-        text = json.dumps(asdict(_entry(shard)), sort_keys=True, indent=1)
-        (folder / ledger.place / f"{shard:06d}.json").write_text(text)
+        with open(f"{place}/{shard:06d}.json", "w", encoding="utf-8") as file:  # half of what a Path costs
+            json.dump(asdict(_entry(shard)), file, sort_keys=True, indent=1)
     full = _commits(ledger, entries - COMMITS)
     again = Ledger(Folder(folder))
     start = time.perf_counter()

@@ -6,6 +6,7 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,7 @@ def run_jobs(options: argparse.Namespace, jobs: Sequence[Job], settings: Any = N
             raise UsageError(f"--{name.replace('_', '-')} and workers exclude each other: every worker has one device")
     from ..scale import connect, run_job
 
-    with connect(options.workers, options.ray) as cluster:
+    # Ray prints what happens to its processes on stdout, where --json stands
+    with redirect_stdout(sys.stderr), connect(options.workers, options.ray) as cluster:
         for job in jobs:
             run_job(job, cluster, say=None if options.quiet else lambda line: print(line, file=sys.stderr))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import socket
@@ -70,6 +71,8 @@ def connect(workers: int | None, address: str | None = None) -> Iterator[Cluster
         if address is None:
             if workers is None:
                 raise UsageError("how many workers? write --workers N, or --ray ADDRESS of a running cluster")
+            # three lines that a token guards this cluster, which nobody else uses
+            logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
             # a short path: the sockets inside may not be longer than 107 bytes
             scratch = tempfile.mkdtemp(prefix="lens-")
             ray.init(include_dashboard=False, object_store_memory=_STORE_BYTES, _temp_dir=scratch, **quiet)
