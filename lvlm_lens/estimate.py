@@ -20,7 +20,7 @@ from .lens import LVLM
 from .machine import forward_seconds, linear_seconds
 from .memory import Memory
 from .models.anatomy import Anatomy, resolve
-from .models.loading import empty_checkpoint, read_dtype
+from .models.loading import BACKBONES, empty_checkpoint, read_dtype
 from .speed import Speed, figure_seconds, probe_seconds, wide_fit_seconds
 from .stages import stages
 from .stages.inputs import best_device, in_words_only
@@ -53,7 +53,8 @@ def estimate_sweep(config: SweepConfig, runs: int = 1) -> dict[str, Any]:
     anatomy = resolve(empty)
     blocks = parse_blocks(config.blocks, anatomy.n_blocks)
     kept = anatomy.n_blocks if blocks is None else len(blocks)
-    work = _work(Plan(config, model, data, kept))
+    plan = Plan(config, model, data, kept)
+    work = _work(plan)
     pictures = sum(bool(s.images) for s in tried) / len(tried)
     speed = _speed(config, anatomy, tokens, pictures, len(data), device, dtype)
     spent = {name: _seconds(one, speed) for name, one in work.items()}
@@ -61,7 +62,9 @@ def estimate_sweep(config: SweepConfig, runs: int = 1) -> dict[str, Any]:
     in_blocks = sum(p.numel() for block in anatomy.blocks for p in block.parameters())
     vision = sum(p.numel() for p in anatomy.vision.parameters()) if anatomy.vision is not None else 0
     rows = runs * sum(one.rows for one in work.values())
-    memory = Memory.of(config, empty, anatomy, dtype, device, max(map(len, _attended(model, tried))), data)
+    reader = config.backbone or BACKBONES.get(config.model)
+    backbone = empty_checkpoint(reader)[0] if reader is not None and plan.in_words else None
+    memory = Memory.of(config, empty, anatomy, dtype, device, max(map(len, _attended(model, tried))), data, backbone)
     passes = sum(name.startswith("reading") and one.rows > 0 for name, one in work.items())
     supposed = [f"{name}: {one.note}" for name, one in work.items() if one.note]
     if config.device_map is not None:

@@ -39,6 +39,7 @@ class Memory:
             those that are loaded later counted in).
         row: of one row of a batch at its widest place; batch: rows per forward; lens: logits of one batch's lens.
         patching: of one wave of patched cells and the state recorded for them.
+        backbone: weights of the language-only backbone that is read, where the model waits beside it (on the CPU).
         twin: of shuffling the largest part of a weight; tables: of SASA's features and of one probe on them (CPU).
         device: that there are.
     """
@@ -49,6 +50,7 @@ class Memory:
     batch: int
     lens: int
     patching: int
+    backbone: int
     twin: int
     tables: int
     device: int
@@ -63,8 +65,9 @@ class Memory:
         device: str,
         tokens: int,
         data: Dataset,
+        backbone: nn.Module | None = None,
     ) -> Memory:
-        """What a sweep over ``data``, whose longest prompt has so many tokens, needs; ``model`` may be empty."""
+        """What a sweep over ``data``, whose longest prompt has so many tokens, needs; the models may be empty."""
         size = torch.finfo(dtype).bits // 8
         batch = min(config.batch_size, len(data))
         logits = batch * anatomy.vocab_size
@@ -78,6 +81,7 @@ class Memory:
             batch=batch,
             lens=lens,
             patching=_patching(anatomy, tokens, config.pairs, size) if config.pairs and data.pairs() else 0,
+            backbone=_weights(backbone, size, None) if backbone is not None and on_cpu else 0,
             twin=min(largest, PART) * (8 + 2 * size) if config.twin and config.quantize is None else 0,
             tables=_tables(min(128, len(data)), anatomy.vocab_size) if config.sasa and on_cpu else 0,
             device=memory_bytes(device),
@@ -87,7 +91,8 @@ class Memory:
     def peak(self) -> int:
         """The whole."""
         reading = self.batch * self.row + self.lens + self.tables
-        return round(self.weights + self.beside + max(reading, self.patching, self.twin))
+        beside_model = self.backbone + self.batch * self.row
+        return round(self.weights + self.beside + max(reading, beside_model, self.patching, self.twin))
 
     @property
     def largest_batch_size(self) -> int:

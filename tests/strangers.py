@@ -166,6 +166,29 @@ def granite_vision():
     return parts.drawn(hf.LlavaNextForConditionalGeneration(config), 0), owner
 
 
+def granite4_vision():
+    """A Granite decoder into whose blocks features of several tower blocks are added; as many projectors as blocks."""
+    from transformers.models.granite4_vision.configuration_granite4_vision import Granite4VisionTextConfig
+    from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
+
+    tokenizer, grid = parts.make_tokenizer({"image_token": "<image>"}), [[32, 64], [64, 32], [64, 64]]
+    config = hf.Granite4VisionConfig(
+        vision_config=llava_like.siglip(hidden_size=64).to_dict(),
+        text_config=Granite4VisionTextConfig(**parts.sizes(tokenizer), **GRANITE).to_dict(),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"), image_grid_pinpoints=grid, downsample_rate="1/2",
+        deepstack_layer_map=[(-1, 0), (-2, 1)], spatial_target_layers=[0, 1, 2, 3],
+        vision_feature_select_strategy="full", vision_feature_layer=-1,
+    )  # fmt: skip
+    images = LlavaNextImageProcessorPil(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, image_grid_pinpoints=grid
+    )
+    owner = hf.Granite4VisionProcessor(
+        images, tokenizer, patch_size=8, vision_feature_select_strategy="full", downsample_rate="1/2",
+        chat_template=parts.chat_template(),
+    )  # fmt: skip
+    return parts.drawn(hf.Granite4VisionForConditionalGeneration(config), 0), owner
+
+
 def paligemma_2():
     _, owner = gemma_like.paligemma()
     text = hf.Gemma2Config(
@@ -287,7 +310,7 @@ STRANGERS = {
     builder.__name__: builder
     for builder in (
         qwen3_vl_moe, qwen3_5, qwen3_5_moe, glm4v_moe, ernie4_5_vl_moe, paddleocr_vl,
-        llava_gemma2, llava_olmo2, llava_exaone4, llava_granite, granite_vision, paligemma_2,
+        llava_gemma2, llava_olmo2, llava_exaone4, llava_granite, granite_vision, granite4_vision, paligemma_2,
         olmo2, exaone4, gemma2, granite, phi3_long, bloom, gpt2, mamba2, jamba, falcon_h1, recurrent_gemma, gpt_neox,
         cohere, phi, opt, glm4, smollm3,
     )

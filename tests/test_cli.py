@@ -9,6 +9,7 @@ import pytest
 
 from lvlm_lens import __version__
 from lvlm_lens.cli import COMMANDS, build_parser, main
+from lvlm_lens.commands.options import config_from
 
 
 def test_help_imports_nothing_heavy():
@@ -55,6 +56,15 @@ def test_capture_writes_a_store_and_continues(tmp_path, capsys, mini, mini_data)
     assert "positions" in capsys.readouterr().err
     assert main(["capture", "--quiet"]) == 2
     assert "--out" in capsys.readouterr().err
+
+
+def test_patch_says_how_many_pairs_it_takes(capsys):
+    """It said 12 and took 10."""
+    with pytest.raises(SystemExit):
+        main(["patch", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    options = build_parser("patch").parse_args(["patch", "--out", "x"])
+    assert f"--pairs N at most N pairs (default: {config_from(options).pairs})" in said
 
 
 def test_report_of_no_run(tmp_path, capsys):

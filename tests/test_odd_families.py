@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from strangers import STRANGERS
 from transformers import AutoConfig, AutoModelForImageTextToText, LlamaConfig, LlamaForCausalLM
 
 from lvlm_lens import LVLM
@@ -32,6 +33,20 @@ def test_pictures_without_a_token_are_refused_and_not_read_as_words(family):
 def test_an_encoder_decoder_is_called_one():
     with pytest.raises(ModelError, match="'florence2' is an encoder-decoder"):
         resolve(empty("florence2"))
+
+
+@pytest.mark.parametrize(("family", "reason"), [("got_ocr2", "no question to ask"), ("fuyu", "question's tokens")])
+def test_families_that_cannot_be_asked_say_why(family, reason):
+    """They loaded, and the check on load failed with words of their processors (KeyError: 'format')."""
+    with pytest.raises(ModelError, match=f"'{family}' .*{reason}"):
+        resolve(empty(family))
+
+
+def test_granite4_vision_is_found_though_it_has_as_many_projectors_as_blocks():
+    """Its blocks were sought beside them: "no final norm was found beside 'model.spatial_projectors'"."""
+    model, _ = STRANGERS["granite4_vision"]()
+    assert len(model.model.spatial_projectors) == len(resolve(model).blocks) == 4
+    assert resolve(model).family.decoder == "model.language_model"
 
 
 def emu3():

@@ -76,3 +76,10 @@ def test_tables_name_everything_that_is_registered():
     missing = sorted(name for name in {*MEASURES, *DEFENSES, *FORMATS, *recipe_names()} if f"| `{name}` |" not in pages)
     missing += sorted(name for name in COMMANDS if f"## `lvlm-lens {name}`" not in pages)
     assert not missing, missing
+
+
+def test_the_tests_that_the_docs_name_are_there():
+    named = re.findall(r"`(test_\w+\.py)::(test_\w+)`", "".join(page.read_text(encoding="utf-8") for page in PAGES))
+    assert len(named) > 40
+    for file, name in named:
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), f"{file}::{name}"

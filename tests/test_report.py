@@ -109,6 +109,22 @@ def test_where_the_page_is_written(run, tmp_path, capsys):
     assert "name of a file" in capsys.readouterr().err
     assert main(["report", str(tmp_path / "missing")]) == 8
     assert "no folder" in capsys.readouterr().err
+    unwritable = Path("/proc/page.html")  # no file can be made there, whoever asks
+    if unwritable.parent.is_dir():
+        assert main(["report", str(run), "--out", str(unwritable)]) == 8
+        assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_folder_of_evaluate_has_a_page_and_an_empty_one_says_which_have(tmp_path, capsys):
+    out = tmp_path / "table"
+    words = ["evaluate", "--limit", "8", "--max-new-tokens", "2", "--no-inside", "--out", str(out), "--quiet"]
+    assert main([*words, "--defense", "adashield_s"]) == 0
+    assert main(["report", str(out)]) == 0
+    assert "adashield_s" in (out / "report.html").read_text()
+    capsys.readouterr()
+    (tmp_path / "empty").mkdir()
+    assert main(["report", str(tmp_path / "empty")]) == 8
+    assert "evaluate" in capsys.readouterr().err
 
 
 def test_a_patch_folder_has_a_page(tmp_path):

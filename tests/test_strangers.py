@@ -28,7 +28,7 @@ WORDS = ("Is it safe", "Can my toddler play with this?", "May I take this on a p
 WITHOUT_A_ROW = {
     "m-rope": ("qwen3_vl_moe", "glm4v_moe", "ernie4_5_vl_moe", "qwen3_5", "qwen3_5_moe", "paddleocr_vl"),
     "post-norm": ("llava_gemma2", "llava_olmo2", "llava_exaone4", "paligemma_2", "olmo2", "glm4"),
-    "residual multiplier": ("granite_vision", "granite"),
+    "residual multiplier": ("granite_vision", "granite4_vision", "granite"),
     "state": ("mamba2", "jamba", "falcon_h1", "recurrent_gemma"),
     "other positions": ("bloom", "gpt2", "opt"),
     "parallel": ("gpt_neox", "cohere"),

@@ -1,5 +1,6 @@
 """The random twin: made of the model's own weights, and undone bit for bit, also when something fails inside."""
 
+import contextlib
 import copy
 import os
 import signal
@@ -15,7 +16,9 @@ from lvlm_lens.data import ImageObject, Sample
 from lvlm_lens.errors import ModelError, NumericalError
 from lvlm_lens.measures.unembedding import unembedding_of
 from lvlm_lens.models import twin as twin_module
+from lvlm_lens.models.placement import off_its_device
 from lvlm_lens.models.tiny import tiny_model
+from lvlm_lens.models.weights import full_hash
 
 
 def picture(seed: int = 0) -> Image.Image:
@@ -170,3 +173,34 @@ def test_hash_and_lens_of_an_offloaded_model_are_the_models(places):
     rows = torch.randn(3, whole.anatomy.d_model)
     torch.testing.assert_close(unembedding_of(away).logits(rows), unembedding_of(whole).logits(rows))
     assert away.device == torch.device("cpu")
+
+
+def test_the_backbone_comes_when_the_model_has_been_read(monkeypatch):
+    """One model on the device at a time: the model is done before the backbone is loaded, and waits elsewhere."""
+    from lvlm_lens.config import SweepConfig
+    from lvlm_lens.data.registry import load_dataset
+    from lvlm_lens.stages import reading
+
+    order: list[str] = []
+    load, data = reading.load_backbone, load_dataset("mini", limit=24)
+    monkeypatch.setattr(reading, "load_backbone", lambda *given: order.append("load") or load(*given))
+    monkeypatch.setattr(reading, "off_its_device", lambda module: order.append("away") or contextlib.nullcontext())
+
+    def evidence_of(which, model, samples):
+        order.append(which)
+        return gather(model, samples)
+
+    found = reading.read_backbone(SweepConfig(folds=2, replicates=100), LVLM.from_pretrained("mini"), data, evidence_of)
+    assert order == ["lvlm_in_words", "away", "load", "backbone"]
+    assert set(found) == {"items", "name", "lvlm_in_words", "backbone"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a second place for weights")
+def test_a_model_leaves_its_device_and_comes_back(model):
+    model.model.to("cuda")
+    before = full_hash(model.model)
+    with off_its_device(model.model):
+        assert {p.device.type for p in model.model.parameters()} == {"cpu"}
+        assert torch.cuda.memory_allocated() < 2**20
+    assert {p.device.type for p in model.model.parameters()} == {"cuda"} and full_hash(model.model) == before
+    model.model.to("cpu")

@@ -472,12 +472,12 @@ def check_anatomy(model: LoadedModel, quick: bool = False) -> CheckReport:
         model.encode(sample)
     except LensError as error:
         battery.report.failed["encoding"] = str(error)[:300]
-    else:
-        if sample.images:
-            battery.run("plain, with a picture", lambda: battery.plain(sample))
-        if not (sample.images and "needs_image" in battery.flow):
-            battery.run("plain, without a picture", lambda: battery.plain(replace(sample, images=())))
-        battery.residuals()
+        return battery.report  # every other check encodes too
+    if sample.images:
+        battery.run("plain, with a picture", lambda: battery.plain(sample))
+    if not (sample.images and "needs_image" in battery.flow):
+        battery.run("plain, without a picture", lambda: battery.plain(replace(sample, images=())))
+    battery.residuals()
     battery.run("a zero edit", battery.zero_edit)
     if model.takes_images:
         battery.run("image positions", battery.image_positions)

@@ -317,11 +317,17 @@ def discover(model: nn.Module) -> Family:
     ]
     if not candidates:
         raise ModelError(f"family {kind!r}: no list of {depth} decoder blocks was found; add a row to FAMILIES")
-    path, blocks = max(candidates, key=lambda item: (len(item[1]), -len(item[0])))
+    norms = ("final_norm", "final_layer_norm", "norm", "ln_f")
+
+    def likely(item: tuple[str, nn.ModuleList]) -> tuple[bool, int, int]:
+        beside = model.get_submodule(item[0].rpartition(".")[0])  # projectors may be as many as blocks
+        return _child(beside, norms) is not None, len(item[1]), -len(item[0])
+
+    path, blocks = max(candidates, key=likely)
     decoder_path, _, blocks_name = path.rpartition(".")
     decoder = model.get_submodule(decoder_path)
 
-    norm = _child(decoder, ("final_norm", "final_layer_norm", "norm", "ln_f"))
+    norm = _child(decoder, norms)
     embed = _child(decoder, ("embed_tokens", "wte", "embed"), (nn.Embedding,))
     embeddings: Any = getattr(model, "get_output_embeddings", None)
     head_module = embeddings() if embeddings is not None else None
@@ -489,6 +495,15 @@ def _tower_blocks(vision: nn.Module | None, path: str | None) -> nn.Module | Non
     return found
 
 
+UNSUITED = {
+    "got_ocr2": "is made for reading documents: it knows the prompts that its processor writes by itself (OCR) and has "
+    "no chat template, so there is no question to ask it",
+    "fuyu": "has a processor that writes the picture's tokens and the beginning of the answer by itself and does not "
+    "tell which characters a token covers, so the question's tokens cannot be found",
+}
+"""Families that load and could be called, and why nothing is measured on them."""
+
+
 def resolve(model: nn.Module) -> Anatomy:
     """Find every part of a loaded Hugging Face model; raises :class:`ModelError` naming what is missing."""
     config: Any = model.config
@@ -498,6 +513,8 @@ def resolve(model: nn.Module) -> Anatomy:
             f"family {kind!r} is an encoder-decoder: an encoder reads its prompt, and its decoder's blocks, which are "
             "what is looked into here, see only the answer; use a model whose decoder reads picture and words"
         )
+    if kind in UNSUITED:
+        raise ModelError(f"family {kind!r} {UNSUITED[kind]}")
     row = FAMILIES.get(kind)
     blocks = None if row is None else submodule(submodule(model, row.decoder) or nn.Module(), row.blocks)
     if row is None or not isinstance(blocks, nn.ModuleList) or not any(submodule(b, row.attn) for b in blocks):

@@ -279,6 +279,11 @@ class Encoder:
             # the Q-Former counts positions from the left edge, so padding there would change what it reads
             words = self.processor.qformer_tokenizer(prompts, padding=True, padding_side="right", return_tensors="pt")
             made.update({f"qformer_{key}": words[key] for key in ("input_ids", "attention_mask")})
+        if "offset_mapping" not in made:
+            raise ModelError(
+                f"{type(self.processor).__name__} does not tell which characters a token covers, so the question's "
+                "tokens cannot be found"
+            )
         offsets = made.pop("offset_mapping")
         for name in ("labels", "text_replacement_offsets"):  # PaliGemma's own, for training; no input of a model
             made.pop(name, None)

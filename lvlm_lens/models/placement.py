@@ -6,11 +6,15 @@ import atexit
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..errors import UsageError
+from .weights import quantization
 
 WORDS = ("auto", "balanced", "balanced_low_0", "sequential")
 
@@ -79,3 +83,24 @@ def offload_options(device_map: Any) -> dict[str, Any]:
     folder = tempfile.mkdtemp(prefix="lvlm-lens-offload-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return {"offload_folder": folder}
+
+
+@contextmanager
+def off_its_device(model: nn.Module) -> Iterator[None]:
+    """Inside, a model's weights wait in main memory, and another model has its device for itself.
+
+    Nothing is moved where they wait there already, where they are spread over several places (a device map), or where
+    they are a quantiser's codes, whose kernels lay them out for their device.
+    """
+    places = {tensor.device for tensor in (*model.parameters(), *model.buffers())}
+    place = places.pop()
+    if places or place.type in ("cpu", "meta") or quantization(model) is not None:
+        yield
+        return
+    model.to("cpu")
+    if place.type == "cuda":
+        torch.cuda.empty_cache()
+    try:
+        yield
+    finally:
+        model.to(place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from ..measures.items import group_names, harm_labels
 from ..measures.linear_probe import LinearProbe
 from ..measures.unembedding import Unembedding, twin_lens
 from ..models.loading import BACKBONES
+from ..models.placement import off_its_device
 from ..progress import each
 from ..stats.threshold import above_threshold
 from ..storage.pieces import Pieces
@@ -147,11 +149,8 @@ def read_backbone(
     in_words = said_in_words(data)
     by_id = {sample.id: sample for sample in items}
     found: dict[str, Any] = {"items": len(items), "name": name}
-    readers = {"lvlm_in_words": model}
-    backbone = load_backbone(config, str(model.device))
-    if backbone is not None:
-        readers["backbone"] = backbone
-    for which, reader in readers.items():
+
+    def read(which: str, reader: LVLM) -> None:
         evidence = evidence_of(which, reader, in_words)
         probe = LinearProbe(
             folds=config.folds, permutations=20, replicates=config.replicates, random_state=config.seed
@@ -162,6 +161,15 @@ def read_backbone(
             "quadrants": quadrant_table(shown, perceived, evidence.log_odds > 0),
             "curve": probe.curve_.without_draws().to_dict(),
         }
+
+    read("lvlm_in_words", model)
+    device = str(model.device)
+    with off_its_device(model.model):  # one model on the device at a time
+        backbone = load_backbone(config, device)
+        if backbone is not None:
+            read("backbone", backbone)
+        del backbone
+        gc.collect()  # its modules and hooks name one another
     return found
 
 
