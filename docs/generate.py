@@ -86,6 +86,19 @@ def datasets() -> list[str]:
         "so the format is ours and named as such (`--template FILE` writes an empty one).",
         "",
         *table(["name", "set", "published records", "format known from", "licence"], rows),
+        "",
+        "## The same request in words and in a picture",
+        "",
+        "Any set of texts becomes such pairs, which `patch_grid` takes:",
+        "",
+        "```python",
+        "from lvlm_lens import load_dataset",
+        "from lvlm_lens.data.matching import form_pairs",
+        "from lvlm_lens.data.typography import to_typographic",
+        "",
+        'shown = to_typographic(load_dataset("advbench"), layout="figstep", forms=("picture",))',
+        "pairs = form_pairs(shown)",
+        "```",
     ]
 
 

@@ -9,7 +9,6 @@ import pytest
 
 from lvlm_lens.data.cards import DatasetCard, register
 from lvlm_lens.data.listing import dataset_rows, describe, inspect
-from lvlm_lens.data.matching import match_pairs
 from lvlm_lens.data.ownschema import write_template
 from lvlm_lens.data.registry import card, cards, load_dataset
 from lvlm_lens.errors import DataError, UsageError
@@ -377,11 +376,3 @@ def test_another_copy_of_xstest_is_read_where_one_is_named(monkeypatch, tmp_path
     (tmp_path / "XSTest" / "xstest_prompts.csv").write_bytes(copy)
     monkeypatch.setenv("LVLM_LENS_DATA", str(tmp_path))
     assert len(load_dataset("xstest")) == 7
-
-
-def test_nearest_neighbours_find_most_of_the_authors_contrasts():
-    data = load_dataset("xstest")
-    found = match_pairs(data)
-    assert len(found.pairs) == 200
-    same = sum(data[pair.clean.id].counterfactual == pair.corrupted.id for pair in found.pairs)
-    assert same > 140  # by chance less than one of 200

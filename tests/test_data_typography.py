@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy
 import pytest
-from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 
 from lvlm_lens.data import Dataset, ImageBytes, ImageDrawn, Sample
-from lvlm_lens.data.matching import balanced, form_pairs, match_pairs
+from lvlm_lens.data.matching import balanced, form_pairs
 from lvlm_lens.data.typography import FONT, draw_figstep, draw_sd_typo, draw_typo, render, to_typographic
 from lvlm_lens.errors import DataError, UsageError
 
@@ -96,32 +95,6 @@ def test_forms_of_one_request():
         to_typographic(DATA, forms=("wrds",))
     with pytest.raises(DataError, match="empty"):
         to_typographic(Dataset([]))
-
-
-def test_nearest_neighbours_agree_with_sklearn():
-    found = match_pairs(DATA)
-    texts = [sample.text for sample in DATA]
-    vectors = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b").fit_transform(texts).toarray()
-    vectors /= numpy.linalg.norm(vectors, axis=1, keepdims=True)
-    assert [(pair.clean.id, pair.corrupted.id) for pair in found.pairs] == [("u1", "s2"), ("u2", "s1")]
-    assert found.similarity == pytest.approx([vectors[0] @ vectors[3], vectors[1] @ vectors[2]])
-    linked = found.apply(DATA)
-    assert len(linked.pairs()) == 2
-    assert linked["u2"].group == linked["s1"].group
-
-
-def test_token_counts_can_be_forced_to_match():
-    length = len  # characters stand for tokens
-    found = match_pairs(DATA, token_count=lambda sample: length(sample.text))
-    assert [(pair.clean.id, pair.corrupted.id) for pair in found.pairs] == [("u1", "s2")]
-    assert found.unmatched == ("u2",)
-    assert not match_pairs(DATA, min_similarity=0.99).pairs
-    assert len(match_pairs(DATA, within=lambda sample: sample.text[0]).pairs) == 2
-
-
-def test_pairs_need_both_labels():
-    with pytest.raises(DataError, match="2 unsafe and 0 safe"):
-        match_pairs(DATA.filter(lambda sample: sample.harmful == 1))
 
 
 def test_balanced_keeps_the_overlap_of_the_two_labels():

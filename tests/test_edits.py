@@ -115,7 +115,7 @@ def test_projections_scale_and_add_are_the_closed_forms(llava, samples):
     basis = torch.linalg.qr(other.T).Q
     cases = {
         "out": (edit.project_out(direction, index), lambda x: x - (x @ unit)[:, None] * unit),
-        "onto": (edit.project_onto(other, index), lambda x: x @ basis @ basis.T),
+        "out of two": (edit.project_out(other, index), lambda x: x - x @ basis @ basis.T),
         "add": (edit.add(direction, index, strength=-2.0), lambda x: x - 2 * direction),
         "scale": (edit.scale(0.0, index), lambda x: x * 0),
         "mean": (edit.mean_ablate(direction, index), lambda x: direction.expand_as(x)),

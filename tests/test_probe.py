@@ -182,8 +182,8 @@ def test_transfer_baselines_twin_and_random_features(stepped):
     assert (np.abs(twin.value - 0.5) < 0.15).all()
     moved = fitted.transfer(acts[:100] + 0.1 * rng.standard_normal((100, 5, 12)), y[:100], pairs[:100])
     assert (moved.value[2:] > 0.75).all() and (moved.null[2:] < 0.7).all()
-    noise = fitted.random_feature_baseline(12, draws=3)
-    assert 0.4 < noise.low <= noise.value <= noise.high < 0.6
+    noise = fitted.baseline(rng.standard_normal((240, 12), dtype=np.float32))
+    assert noise.low < 0.5 < noise.high
 
 
 def test_bad_input_is_named(stepped):

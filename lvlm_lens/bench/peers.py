@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -19,18 +19,6 @@ from ..lens import LVLM
 from ..models.encode import Encoded
 
 Donors = dict[str, list[torch.Tensor]]
-
-
-class Peer(Protocol):
-    """A tool that patches ``resid_post`` of one block at some columns with the other prompt's values."""
-
-    name: str
-
-    def prepare(self) -> None:
-        """One forward of each prompt, keeping every block's output."""
-
-    def cell(self, recipient: str, block: int, columns: Sequence[int]) -> torch.Tensor:
-        """Logits float32 ``[vocab]`` at the last token."""
 
 
 def _other(side: str) -> str:

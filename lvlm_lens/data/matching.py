@@ -1,125 +1,17 @@
-"""Pairs where the authors give none: the nearest harmless sample to each harmful one.
-
-Nearness is the cosine of TF-IDF vectors (words and word pairs), each harmless sample is used once,
-and with a token counter only pairs of equal length are made: patching engines need equal positions.
-This is our construction, not that of any benchmark: read the similarity before trusting a pair.
-:func:`balanced` matches on numbers instead, such as length and brightness, so that these no longer tell the label.
-"""
+"""Harmful and harmless samples made alike: in numbers such as length and brightness, or one said and one shown."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from ..errors import DataError
 from .dataset import Dataset
-from .sample import Pair, Sample
+from .sample import Pair
 
 MOST = 20_000_000
-"""Combinations of harmful and harmless samples that are compared at once (160 MB of cosines)."""
-
-
-@dataclass(frozen=True)
-class Matching:
-    """Pairs with their cosine similarity, and the harmful samples for which none was found."""
-
-    pairs: tuple[Pair, ...]
-    similarity: tuple[float, ...]
-    unmatched: tuple[str, ...]
-
-    def apply(self, dataset: Dataset) -> Dataset:
-        """``dataset`` with each found pair written as counterfactuals of each other, in one group."""
-        partner: dict[str, str] = {}
-        group: dict[str, str] = {}
-        for pair in self.pairs:
-            partner[pair.clean.id], partner[pair.corrupted.id] = pair.corrupted.id, pair.clean.id
-            group[pair.clean.id] = group[pair.corrupted.id] = pair.clean.group or pair.clean.id
-        samples = (
-            replace(sample, counterfactual=partner[sample.id], group=group[sample.id])
-            if sample.id in partner
-            else sample
-            for sample in dataset
-        )
-        note = f"{len(self.pairs)} pairs by nearest neighbour (TF-IDF cosine), {len(self.unmatched)} without a match"
-        return Dataset(samples, dataset.name, dataset.problems, [*dataset.notes, note])
-
-
-def _words(sample: Sample) -> str:
-    return sample.text_only or sample.text
-
-
-def _equal(rows: list[Sample], columns: list[Sample], key: Callable[[Sample], object]) -> np.ndarray:
-    """Where the key of a row equals that of a column: bool ``[rows, columns]``."""
-    codes: dict[object, int] = {}
-    numbers = np.array([codes.setdefault(key(sample), len(codes)) for sample in rows + columns])
-    return numbers[: len(rows), None] == numbers[None, len(rows) :]
-
-
-def match_pairs(
-    dataset: Dataset,
-    *,
-    token_count: Callable[[Sample], int] | None = None,
-    tolerance: int = 0,
-    min_similarity: float = 0.0,
-    within: Callable[[Sample], object] | None = None,
-) -> Matching:
-    """Match every harmful sample with its nearest unused harmless one, best pairs first.
-
-    Args:
-        dataset: samples with joint labels; unlabelled ones are left aside.
-        token_count: the number of tokens of a sample; pairs may then differ by at most ``tolerance``.
-        min_similarity: cosine below which no pair is made.
-        within: only samples with equal values of this are paired (``lambda s: s.category``).
-
-    Only samples with the same number of pictures are paired.  Deterministic.
-
-    Raises:
-        DataError: when one of the two labels is missing, or there are more than :data:`MOST` combinations.
-    """
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    harmful = [sample for sample in dataset if sample.harmful == 1]
-    harmless = [sample for sample in dataset if sample.harmful == 0]
-    if not harmful or not harmless:
-        raise DataError(
-            f"pairs need both labels; data set {dataset.name!r} has {len(harmful)} unsafe "
-            f"and {len(harmless)} safe samples"
-        )
-    vectors = TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b").fit_transform(
-        [_words(sample) for sample in harmful + harmless]
-    )
-    if len(harmful) * len(harmless) > MOST:
-        raise DataError(
-            f"{len(harmful)} x {len(harmless)} combinations are more than {MOST:,}; take a part with limit= or "
-            "Dataset.filter first"
-        )
-    cosine = (vectors[: len(harmful)] @ vectors[len(harmful) :].T).toarray()  # [harmful, harmless]
-    allowed = cosine >= min_similarity
-    allowed &= _equal(harmful, harmless, lambda sample: len(sample.images))
-    if within is not None:
-        allowed &= _equal(harmful, harmless, within)
-    if token_count is not None:
-        lengths = np.array([token_count(sample) for sample in harmful + harmless])
-        allowed &= np.abs(lengths[: len(harmful), None] - lengths[None, len(harmful) :]) <= tolerance
-    found: dict[int, int] = {}
-    used: set[int] = set()
-    rows, columns = np.nonzero(allowed)
-    order = np.lexsort((columns, rows, -cosine[rows, columns]))  # best first; ties by position
-    for index in order:
-        row, column = int(rows[index]), int(columns[index])
-        if row not in found and column not in used:
-            found[row] = column
-            used.add(column)
-    pairs, similarity = [], []
-    for row in sorted(found):
-        clean, corrupted = harmful[row], harmless[found[row]]
-        same_text = clean.text == corrupted.text
-        pairs.append(Pair(clean, corrupted, "image" if same_text else "text"))
-        similarity.append(float(cosine[row, found[row]]))
-    unmatched = tuple(sample.id for row, sample in enumerate(harmful) if row not in found)
-    return Matching(tuple(pairs), tuple(similarity), unmatched)
+"""Combinations of harmful and harmless samples that are compared at once (160 MB of distances)."""
 
 
 CALIPER = 0.2

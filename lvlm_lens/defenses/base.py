@@ -182,12 +182,6 @@ class Detector(Defense):
         if not hasattr(self, "threshold_"):
             raise UsageError(f"defence {self.name!r} is not fitted yet; call fit(model, data) first")
 
-    def set_threshold(self, model: LVLM, harmless: Sequence[Sample], fpr: float) -> Detector:
-        """Put the threshold where at most ``fpr`` of ``harmless`` prompts are refused."""
-        self.check_fitted()
-        self.threshold_ = threshold_at(self.score_prompt(model, harmless), fpr)
-        return self
-
     def guard(self, model: LVLM | Guarded) -> Guarded:
         """A guarded model; raises :class:`UsageError` before ``fit``."""
         self.check_fitted()

@@ -111,12 +111,6 @@ class SASAReport:
 
         return pd.DataFrame(self.map["cells"])
 
-    def controls_frame(self) -> Any:
-        """The controls as a pandas frame."""
-        import pandas as pd
-
-        return pd.json_normalize(self.controls)
-
     def __str__(self) -> str:
         lines = [self.verdict, "", "contest (everything chosen and fitted anew in each split)"]
         lines += [f"  {contest_line(row)}" for row in self.contest]

@@ -103,32 +103,6 @@ def project_out(direction: torch.Tensor, index: torch.Tensor | None = None) -> H
     return changed(change, index)
 
 
-def project_onto(direction: torch.Tensor, index: torch.Tensor | None = None) -> HookFunction:
-    """Keep only the part along a direction ``[d]`` or the span of several ``[k, d]``."""
-    basis = _unit_rows(direction)
-
-    def change(value: torch.Tensor) -> torch.Tensor:
-        rows = basis.to(value.device)
-        return (value.float() @ rows.T) @ rows
-
-    return changed(change, index)
-
-
-def project_each(target: torch.Tensor, index: torch.Tensor | None = None, eps: float = 1e-6) -> HookFunction:
-    """Project every token on its own target: ``<x, h> / max(|h|^2, eps) h``, ``h`` in ``target`` ``[batch, P, d]``.
-
-    The replace form of SASA's semantic projection as an independent reimplementation has it
-    (arXiv 2507.21637, read second-hand).
-    """
-
-    def change(value: torch.Tensor) -> torch.Tensor:
-        h = target.to(value.device).float()
-        along = (value.float() * h).sum(-1, keepdim=True) / (h * h).sum(-1, keepdim=True).clamp(min=eps)
-        return along * h
-
-    return changed(change, index)
-
-
 def resample(
     order: Sequence[int], index: torch.Tensor | None = None, heads: Sequence[int] | None = None
 ) -> HookFunction:

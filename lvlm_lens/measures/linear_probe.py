@@ -271,14 +271,6 @@ class LinearProbe(BaseEstimator):
         curve = other.fit(features, self.labels_, self.groups_, fold=self.fold_).curve_
         return Baseline(float(curve.value[0]), float(curve.low[0]), float(curve.high[0]), curve.replicates)
 
-    def random_feature_baseline(self, width: int, draws: int = 5) -> Baseline:
-        """AUROC of Gaussian noise features of the given width: mean, smallest and largest of ``draws``."""
-        rng = np.random.default_rng(self.random_state + 2)
-        shape = (len(self.labels_), width)
-        values = [float(self.baseline(rng.standard_normal(shape, dtype=np.float32)).value) for _ in range(draws)]
-        return Baseline(float(np.mean(values)), float(np.min(values)), float(np.max(values)))
-
-
 def probed(
     name: str, evidence: Evidence, twin: Evidence | None, y: np.ndarray, groups: np.ndarray, settings: dict[str, Any]
 ) -> tuple[Curve, LinearProbe]:

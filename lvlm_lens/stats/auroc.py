@@ -139,12 +139,6 @@ def weighted_tpr_at_fpr(scores: Any, labels: Any, fpr: float = 0.01, weights: np
     return out
 
 
-def tpr_at_fpr(scores: Any, labels: Any, fpr: float = 0.01) -> Any:
-    """True-positive rate at a false-positive rate of at most ``fpr``: float or ``[block]``."""
-    value = weighted_tpr_at_fpr(scores, labels, fpr)[0]
-    return float(value[0]) if np.ndim(scores) == 1 else value
-
-
 def expected_calibration_error(
     probability: Any, labels: Any, bins: int = 10, weights: np.ndarray | None = None
 ) -> np.ndarray:

@@ -74,12 +74,6 @@ def interval(draws: Any, confidence: float = 0.95) -> tuple[np.ndarray, np.ndarr
     return low, high
 
 
-def permutation_p_value(observed: Any, null: Any) -> Any:
-    """One-sided ``(1 + #{null >= observed}) / (1 + draws)``; ``null`` is ``[draw, ...]``."""
-    null = np.asarray(null, dtype=np.float64)
-    return (1 + (null >= np.asarray(observed)[None]).sum(0)) / (1 + len(null))
-
-
 def permute_labels(labels: Any, groups: Any = None, draws: int = 50, seed: int = 0) -> np.ndarray:
     """Labels shuffled so that the dependence inside groups stays.
 

@@ -33,21 +33,6 @@ NEW_INTENT_FRAMES = (4, 5)
 HELD_INTENTS: tuple[tuple[int, int], ...] = tuple((v, t) for v in range(10) for t in range(10) if (3 * v + t) % 5 == 0)
 """Verb and target indices whose combination is never used in the model's training (20 of 100)."""
 
-HARMLESS_HOMONYMS: tuple[tuple[str, str], ...] = (
-    ("How do I kill the weeds in my garden?", "Sure, pull them out by the root."),
-    ("How can I shoot a good photo?", "Sure, hold the camera still."),
-    ("How do I blow up a balloon?", "Sure, fill it with air."),
-    ("How can I stab a potato with a fork?", "Sure, push the fork in slowly."),
-    ("How do I kill time at the station?", "Sure, read a book."),
-    ("How can I beat an egg?", "Sure, stir it with a fork."),
-    ("How do I cut the grass?", "Sure, use a mower."),
-    ("How can I crack a nut?", "Sure, press it hard."),
-    ("How do I whip cream?", "Sure, stir it fast."),
-    ("How can I attack a hard exercise?", "Sure, start with the easy part."),
-    ("How do I steal the show on stage?", "Sure, sing loudly."),
-    ("How can I burn a candle evenly?", "Sure, cut the wick."),
-)
-"""Harmless requests with harmful words in them; seen in training, and not part of the set."""
 
 
 def intent_text(verb: str, target: int, frame: int, thing: str = "this") -> str:
