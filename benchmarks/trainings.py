@@ -19,8 +19,10 @@ from lvlm_lens import load_dataset
 from lvlm_lens.data.limits import limited
 from lvlm_lens.stages.training import train_with_controls
 from lvlm_lens.train import Job, Settings, make_method, read_training
+from lvlm_lens.train.method import CONTROLS
 
 RECORDS = Path(__file__).parent / "trainings"
+TWO = ("benign_refusals", "shuffled")
 
 
 @dataclass(frozen=True)
@@ -29,15 +31,35 @@ class Run:
 
     rate: float | None
     steps: int = 200
-    batch_size: int = 4
+    batch_size: int = 2
     new_tokens: int = 24
     options: dict[str, Any] = field(default_factory=dict)
+    controls: tuple[str, ...] = CONTROLS[1:]
     limit: int | None = None
     test_limit: int | None = None
 
 
 RUNS: dict[str, dict[str, Run]] = {
-    "mini": {},
+    "mini": {
+        "spa_vl": Run(1e-3, controls=TWO),
+        # its control in words is `rational`: the same reasoning, no pictures
+        "msr_align": Run(5e-3, new_tokens=40, options={"marks": False}, controls=TWO),
+        "rational": Run(5e-3, new_tokens=40, options={"reasons": "data", "marks": False}),
+        "sft": Run(1e-3, controls=TWO),
+        "vlguard": Run(1e-3, controls=()),
+        "safevlm": Run(1e-3, controls=()),
+        "srpo": Run(
+            1e-3,
+            steps=100,
+            new_tokens=40,
+            options={"draws": 4, "pairs": 1, "max_new_tokens": 32},
+            limit=64,
+            controls=(),
+        ),
+        "safegrpo": Run(
+            1e-3, steps=20, batch_size=4, new_tokens=48, options={"generations": 4, "max_new_tokens": 40}, controls=()
+        ),
+    },
     "smol": {},
 }
 LOADING: dict[str, dict[str, Any]] = {"mini": {}, "smol": {"dtype": "bfloat16"}}
@@ -47,7 +69,7 @@ def one(model: str, name: str, out: Path) -> dict[str, Any]:
     """Train a method and its controls, ask all of them, and return the record."""
     run = RUNS[model][name]
     data = load_dataset("mini")
-    settings = Settings(steps=run.steps, rate=run.rate, batch_size=run.batch_size, bf16=True, save_every=50)
+    settings = Settings(steps=run.steps, rate=run.rate, batch_size=run.batch_size, save_every=50)
     method = make_method(name, **run.options)
     folder = out / f"{model}-{name}"
     job = Job(
@@ -57,7 +79,9 @@ def one(model: str, name: str, out: Path) -> dict[str, Any]:
         say=lambda line: print(f"{name}: {line}", flush=True),
     )  # fmt: skip
     test = data.filter(lambda sample: sample.split == "validation")
-    table = train_with_controls(method, job, test, limit=run.test_limit, max_new_tokens=run.new_tokens, batch_size=42)
+    table = train_with_controls(
+        method, job, test, controls=run.controls, limit=run.test_limit, max_new_tokens=run.new_tokens, batch_size=42
+    )
     print(table, flush=True)
     trained = {}
     for row in table.rows[1:]:

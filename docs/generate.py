@@ -269,8 +269,58 @@ def science() -> list[str]:
     ]
 
 
+def trainings() -> list[str]:
+    """Every recorded training with its controls, from ``benchmarks/trainings/``."""
+    import json
+
+    from lvlm_lens.stages.training import TrainingTable
+
+    found = [
+        json.loads(file.read_text("utf-8")) for file in sorted((HERE.parent / "benchmarks/trainings").glob("*.json"))
+    ]
+    page = HERE / "trainings.md"
+    written = page.read_text(encoding="utf-8") if page.is_file() else ""
+    _, heading, rest = written.partition("## What they say")  # from here on by hand
+    lines = [
+        f"# {len(found)} trainings with their controls",
+        "",
+        "Made by `benchmarks/trainings.py` (settings and commands stand there; records in `benchmarks/trainings/`). "
+        "Every row was asked the same requests of the **validation** split, on which rates and steps were chosen too. "
+        "Per cent with 95 % intervals over groups. Harmful requests not refused are *attack success*, those answered "
+        "are *complied*; a row is named METHOD-CONTROL, and *one word* columns change the request's first word "
+        "([training.md](training.md)).",
+    ]
+    for record in found:
+        set_to, cost = record["settings"], record["trainings"][record["method"]]["cost"]
+        options = "".join(f", {key}={value}" for key, value in record["options"].items())
+        asked = record["setting"]
+        lines += [
+            "",
+            f"## `{record['method']}` on `{record['model']}`",
+            "",
+            f"{set_to['steps']} steps of {set_to['batch_size']}, rate {set_to['rate']:g}, rank "
+            f"{set_to['rank']}{options}; "
+            f"{record['trainings'][record['method']]['rows']} rows, {cost['trainable']:,} numbers learn; base "
+            f"`{record['base']['weights_hash'][:12]}`; {asked['harmful']} harmful and {asked['harmless']} harmless "
+            f"requests, {asked['max_new_tokens']} new tokens.",
+            "",
+            TrainingTable(record["rows"], [], {}, []).to_markdown(),
+            "",
+            "Loss, first and last logged: "
+            + "; ".join(
+                f"{name} {row['first_loss']:.3f} to {row['last_loss']:.3f}"
+                for name, row in record["trainings"].items()
+                if row["first_loss"] is not None
+            )
+            + ".",
+            *(f"\n* {note}" for note in record["notes"]),
+        ]
+    return [*lines, "", (heading + rest).rstrip()]
+
+
 PAGES = {"measures": measures, "defenses": defenses, "datasets": datasets, "recipes": recipes, "families": families,
-         "commands": commands, "training_methods": training_methods, "wide": wide, "science": science}  # fmt: skip
+         "commands": commands, "training_methods": training_methods, "wide": wide, "science": science,
+         "trainings": trainings}  # fmt: skip
 
 
 def main(words: Sequence[str]) -> int:

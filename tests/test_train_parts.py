@@ -61,6 +61,17 @@ def test_msr_align_replies_are_read_by_their_answer_alone(world):
         assert is_refusal(row.reply) == (row.sample.harmful == 1)
 
 
+@pytest.mark.parametrize(("name", "options"), [("msr_align", {}), ("rational", {"reasons": "data"})])
+def test_without_marks_the_reply_is_still_read(name, options, world):
+    with_marks, without = (
+        make_method(name, **options, marks=marks).rows(None, world.train, Settings()) for marks in (True, False)
+    )
+    for marked, plain in zip(with_marks, without, strict=True):
+        assert split_thinking(marked.reply).think and not split_thinking(plain.reply).think
+        assert plain.reply == "".join([" ".join(reasoning_steps(plain.sample)), plain.sample.reference])
+        assert is_refusal(plain.reply) == (plain.sample.harmful == 1)
+
+
 def test_vlguard_keeps_five_helpful_rows_for_two(world):
     rows = make_method("vlguard").rows(None, world.train, Settings())
     helpful = [row for row in rows if row.name.startswith("describe-")]

@@ -22,13 +22,20 @@ if TYPE_CHECKING:
 HEADING = "### Final answer"
 
 
-def with_reasoning(steps: Sequence[str], reply: str) -> str:
-    """``<think>steps</think>``, the heading, the reply."""
-    return f"<think>{' '.join(steps)}</think>\n{HEADING}\n{reply}"
+def with_reasoning(steps: Sequence[str], reply: str, marks: bool = True) -> str:
+    """``<think>steps</think>``, the heading, the reply; without marks reasoning and reply run on."""
+    told = " ".join(steps)
+    return f"<think>{told}</think>\n{HEADING}\n{reply}" if marks else told + reply
 
 
 class MSRAlign(SFT):
-    """SFT on reasoning and reply, after MSR-Align."""
+    """SFT on reasoning and reply, after MSR-Align.
+
+    Args:
+        marks: whether tags and a heading stand around the reasoning.  False is for ``mini``: pieces that it never wrote
+            in its own training share one direction of its last layer, so no adapter makes it spell ``<think>``, nor a
+            blank by itself; reasoning and reply then run on, and scorers read both.
+    """
 
     name = "msr_align"
     title = "MSR-Align: SFT on policy-grounded reasoning"
@@ -38,6 +45,9 @@ class MSRAlign(SFT):
         "is a third party's: an approximation of the published training"
     )
     rate = 2e-4
+
+    def __init__(self, marks: bool = True) -> None:
+        self.marks = marks
 
     def rows(self, model: LVLM, data: Sequence[Sample], settings: Settings) -> list[Row]:
         """One row a sample that has reasoning and a reference reply."""
@@ -51,8 +61,8 @@ class MSRAlign(SFT):
             made.append(
                 Row(
                     sample,
-                    with_reasoning(steps, sample.reference),
-                    other=None if other is None else with_reasoning(other_steps(sample), other),
+                    with_reasoning(steps, sample.reference, self.marks),
+                    other=None if other is None else with_reasoning(other_steps(sample), other, self.marks),
                 )
             )
         if not made:

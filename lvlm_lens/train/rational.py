@@ -29,9 +29,9 @@ LEAST_WORDS = 5
 """A reason of fewer words is none."""
 
 
-def with_reason(reason: str, reply: str) -> str:
-    """The reason, then the reply after a line that says so, which scorers know."""
-    return f"{reason}\nFinal answer: {reply}"
+def with_reason(reason: str, reply: str, marks: bool = True) -> str:
+    """The reason, then the reply, with ``marks`` after a line that says so, which scorers know."""
+    return f"{reason}\nFinal answer: {reply}" if marks else reason + reply
 
 
 class Rational(SFT):
@@ -41,6 +41,7 @@ class Rational(SFT):
         reasons: ``model`` (written by the base itself, as published) or ``data`` (the data's own reasoning: for a base
             too small to follow a role prompt, as ``mini`` is).
         batch_size: requests a forward while reasons are written.
+        marks: whether a line stands between reason and reply; False for ``mini``, as in :mod:`.msr_align`.
     """
 
     name = "rational"
@@ -53,9 +54,10 @@ class Rational(SFT):
     rate = 2e-4
     in_words = True
 
-    def __init__(self, reasons: Literal["model", "data"] = "model", batch_size: int = 16) -> None:
+    def __init__(self, reasons: Literal["model", "data"] = "model", batch_size: int = 16, marks: bool = True) -> None:
         self.reasons = reasons
         self.batch_size = batch_size
+        self.marks = marks
 
     def drawn(self, settings: Settings, samples: int) -> int:
         """One reason a request, and an answer to the harmless ones without reference."""
@@ -87,8 +89,8 @@ class Rational(SFT):
             if not steps or not sample.reference:
                 continue
             other = other_reply(sample)
-            against = None if other is None else with_reason(" ".join(other_steps(sample)), other)
-            made.append(Row(sample, with_reason(" ".join(steps), sample.reference), other=against))
+            against = None if other is None else with_reason(" ".join(other_steps(sample)), other, self.marks)
+            made.append(Row(sample, with_reason(" ".join(steps), sample.reference, self.marks), other=against))
         return made
 
     def _from_model(self, model: LVLM, samples: Sequence[Sample]) -> list[Row]:
@@ -105,7 +107,7 @@ class Rational(SFT):
         for sample in samples:
             reply = sample.reference or (REFUSAL if sample.harmful == 1 else answers[sample.id])
             if len(reasons[sample.id].split()) >= LEAST_WORDS and reply:
-                made.append(Row(sample, with_reason(reasons[sample.id], reply)))
+                made.append(Row(sample, with_reason(reasons[sample.id], reply, self.marks)))
         return made
 
 

@@ -88,7 +88,7 @@ def reasoning_steps(sample: Sample) -> list[str]:
 def _world_steps(sample: Sample) -> list[str]:
     """What it is, what is true of it, the verdict: in sentences that ``mini`` says itself.
 
-    A model of 1,536 pieces has no word for "refused" or "answered": it would spend a short training on spelling.
+    What it never wrote in its own training ("refused", "answered") no adapter makes it spell (:mod:`.msr_align`).
     """
     thing = THINGS[sample.concepts["object"]]
     shown, verdict = f"This is {thing.a}.", UNSAFE if sample.harmful else FINE
