@@ -293,7 +293,7 @@ def trainings() -> list[str]:
     for record in found:
         set_to, cost = record["settings"], record["trainings"][record["method"]]["cost"]
         options = "".join(f", {key}={value}" for key, value in record["options"].items())
-        asked = record["setting"]
+        asked, approximate = record["setting"], {row["approximation"] for row in record["rows"]} - {""}
         lines += [
             "",
             f"## `{record['method']}` on `{record['model']}`",
@@ -313,7 +313,7 @@ def trainings() -> list[str]:
                 if row["first_loss"] is not None
             )
             + ".",
-            *(f"\n* {note}" for note in record["notes"]),
+            *(f"\n* {note}" for note in record["notes"] if not any(text in note for text in approximate)),
         ]
     return [*lines, "", (heading + rest).rstrip()]
 
