@@ -1,8 +1,12 @@
 """The standard study on paper: sizes against published ones, hours against sums done by hand."""
 
+import json
+
 import pytest
 
-from lvlm_lens.bench.study import Card, Cost, Fits, empty_model, reckon, requests, row_of, study_table, supposed
+from lvlm_lens.bench import study
+from lvlm_lens.bench.study import Card, Cost, Fits, empty_model, reckon, requests, row_of
+from lvlm_lens.cli import main
 
 
 def test_sizes_are_those_of_the_published_models():
@@ -40,13 +44,16 @@ def test_counts_are_those_of_the_dry_run():
     assert work["patching"]["rows"] > 2 * 200 * 32  # both directions, with nulls
     assert set(cost.shared) == {"reading the model", "reading the twin", "reading items in words", "patching"}
     assert cost.answers["none"] == pytest.approx(5000 * basis["prompt"]["flops"] / 400e12 + 79 * 128 * 0.025)
-    found = {
-        "study": {"pictures": 5000, "pairs": 200, "systems": 16, "text_tokens": 96, "answer_tokens": 128, "batch": 32},
-        "card": Card().__dict__,
-        "models": {
-            "LLaVA-1.5-7B": {
-                "seconds_on_one_card": cost.__dict__, "table": [cost.on(cards, Card()) for cards in (1, 8, 64)]
-            }
-        },
-    }  # fmt: skip
-    assert study_table(found).count(" h, $") == 3 and "Reckoned, not measured: 400 TFLOP/s" in supposed(found)
+
+
+def test_the_command_prints_the_table_and_keeps_the_record(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(study, "probe_seconds", lambda *sizes: (40.0, 20.0))  # a minute here, and other numbers
+    assert main(["bench", "study", "--out", str(tmp_path / "study.json")]) == 0
+    told = capsys.readouterr().out
+    assert told.count(" h, $") == 6 and "Reckoned, not measured: 400 TFLOP/s" in told and "Found: the table" in told
+    found = json.loads((tmp_path / "study.json").read_text())
+    for one in found["models"].values():
+        first, *more = one["table"]
+        assert all(first["hours"] > row["hours"] and first["dollars"] < row["dollars"] for row in more)
+        assert one["fits_on_one_core"]["probe"] == 40.0
+    assert "| patching | workers |" in "\n".join(f"| {' | '.join(map(str, row))} |" for row in study.parts_table(found))

@@ -55,6 +55,10 @@ def run(options: argparse.Namespace) -> int:
         parts = tuple(PARTS) if options.parts is None else tuple(options.parts.split(","))
         record = None if options.out is None else Path(options.out)
         found, table = (result := bench_scale(parts, record)), scale_table(result)
+    elif options.what == "study":
+        from ..bench.study import bench_study, study_table
+
+        found, table = (result := bench_study()), study_table(result)
     else:
         from ..bench.probe import bench_probe, probe_table
 
