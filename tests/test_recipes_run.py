@@ -16,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 from lvlm_lens import LVLM
 from lvlm_lens.cli import main
 from lvlm_lens.data.limits import limited_rows
-from lvlm_lens.defenses.sasa_report import parts_of
+from lvlm_lens.data.splits import train_and_test
 from lvlm_lens.errors import DataError, RunFolderError, UsageError
 from lvlm_lens.evaluate import LocalJudge
 from lvlm_lens.evaluate.refusal import is_refusal
@@ -144,7 +144,7 @@ def test_siuo_by_hand(results, mini, mini_data):
 
 
 def test_first_token_by_sklearn(results, mini, mini_data):
-    train, test = parts_of(mini_data, LIMIT, LIMIT, 0)
+    train, test = train_and_test(mini_data, LIMIT, LIMIT, 0)
     y_train, y_test = ([s.harmful for s in part] for part in (train, test))
 
     def logits(samples):

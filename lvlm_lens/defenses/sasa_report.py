@@ -21,6 +21,7 @@ from ..activations.loop import readable
 from ..data import Dataset, Sample
 from ..data.groups import groups_of
 from ..data.limits import limited_rows
+from ..data.splits import train_and_test
 from ..errors import DataError, UsageError
 from ..evaluate.cost import Cost, metered
 from ..evaluate.rates import rate
@@ -164,22 +165,6 @@ class SASAReport:
         )
 
 
-def parts_of(data: Sequence[Sample], n_train: int | None, n_test: int | None, seed: int) -> tuple[list[Sample], ...]:
-    """Labelled training and test samples: the data set's own splits, else halves by group."""
-    known = [sample for sample in data if sample.harmful is not None]
-    names = {sample.split for sample in known}
-    if {"train", "test"} <= names:
-        parts = [[s for s in known if s.split == name] for name in ("train", "test")]
-    else:
-        labels = np.array([int(s.harmful or 0) for s in known])
-        fold = group_folds(labels, groups_of(known), 2, seed)
-        parts = [[s for s, k in zip(known, fold, strict=True) if k == side] for side in (0, 1)]
-    out = []
-    for some, size in zip(parts, (n_train, n_test), strict=True):
-        out.append([some[i] for i in limited_rows(some, size, seed)])
-    return tuple(out)
-
-
 def sasa_report(
     model: LVLM,
     data: Sequence[Sample],
@@ -236,7 +221,7 @@ def sasa_report(
         seeds = min(seeds, 3)
     notes: list[str] = []
     note = None if strict else lambda sample, error: notes.append(f"left out: {error}")
-    train, test = (readable(model, part, note) for part in parts_of(data, n_train, n_test, seed))
+    train, test = (readable(model, part, note) for part in train_and_test(data, n_train, n_test, seed))
     split = make_split(train, test, replicates, seed)
     blocks = candidate_blocks(model, candidates, 4 if quick else model.n_blocks)
     options = {"mode": mode, "positions": positions, "projection": projection, "random_state": seed}

@@ -6,15 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..activations.loop import readable
 from ..data import Sample
 from ..data.limits import limited_rows
+from ..data.splits import test_samples, train_and_test
 from ..errors import DataError
 from ..lens import LVLM
 from ..progress import part
-from ..stats.resampling import group_folds
 from .answers import Answer, AnswerLedger, collect_answers
 from .cost import Cost, metered
 
@@ -99,22 +97,12 @@ class Undefended:
 def training_and_test(
     data: Sequence[Sample], train: Sequence[Sample] | None, limit: int | None, train_limit: int | None, seed: int
 ) -> tuple[list[Sample], list[Sample]]:
-    """The labelled samples to learn from and those to ask: own splits, else halves by group, at most so many."""
-    known = [sample for sample in data if sample.harmful is not None]
-    splits = {sample.split for sample in known}
-    test = [s for s in known if s.split == "test"] if "test" in splits else known
-    if train is not None:
-        fit_on = list(train)
-    elif {"train", "test"} <= splits:
-        fit_on = [s for s in known if s.split == "train"]
+    """The labelled samples to learn from and those to ask: see :mod:`lvlm_lens.data.splits`."""
+    if train is None:
+        fit_on, test = train_and_test(data, train_limit, limit, seed)
     else:
-        labels = np.array([int(s.harmful or 0) for s in known])
-        fold = group_folds(labels, [s.group or s.id for s in known], 2, seed)
-        fit_on = [s for s, k in zip(known, fold, strict=True) if k == 0]
-        test = [s for s, k in zip(known, fold, strict=True) if k == 1]
-    fit_on, test = (
-        [part[row] for row in limited_rows(part, most, seed)] for part, most in ((fit_on, train_limit), (test, limit))
-    )
+        fit_on = [train[row] for row in limited_rows(train, train_limit, seed)]
+        test = test_samples(data, limit, seed)
     if len({s.harmful for s in test}) < 2:
         raise DataError(f"{len(test)} labelled test samples of one class; harmful and harmless ones are needed")
     return fit_on, test

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from ..data import Sample
 from ..data.groups import groups_of
+from ..data.splits import train_and_test
 from ..defenses.base import Defense
-from ..defenses.sasa_report import parts_of
 from ..evaluate.refusal import refusal_rule
 from ..evaluate.scorers import score_attacks
 from .context import Context, Material
@@ -24,7 +24,7 @@ def asked_part(context: Context, material: Material) -> tuple[list[Sample], list
     """
     known = [sample for sample in material.data if sample.harmful is not None]
     if len({sample.harmful for sample in known}) == 2:
-        train, test = parts_of(known, context.limit, context.limit, context.seed)
+        train, test = train_and_test(known, context.limit, context.limit, context.seed)
         return train, test
     return [], context.some(known)
 

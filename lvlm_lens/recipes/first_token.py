@@ -11,9 +11,9 @@ import numpy as np
 
 from ..data import Dataset
 from ..data.groups import groups_of
+from ..data.splits import train_and_test
 from ..defenses.detectors import FirstTokenProbe
 from ..defenses.probe import LogisticProbe
-from ..defenses.sasa_report import parts_of
 from ..evaluate.rates import rate
 from ..measures.baselines import baseline_features
 from ..measures.evidence import gather
@@ -35,7 +35,7 @@ def take(mini: Dataset) -> Dataset:
 
 def measure(context: Context, material: Material) -> Outcome:
     """AUROC and accuracy on the test part, and the same classifier on words, picture and input embeddings."""
-    train, test = parts_of(material.data, context.limit, context.limit, context.seed)
+    train, test = train_and_test(material.data, context.limit, context.limit, context.seed)
     detector = FirstTokenProbe(batch_size=context.batch_size).fit(context.model, train)
     few = [train[i] for i in detector.training_rows(train)]
     context.tell(f"first-token probe from {len(few)} items on {len(test)}")

@@ -11,8 +11,8 @@ import numpy as np
 
 from ..data import Dataset, Sample
 from ..data.groups import groups_of
+from ..data.splits import train_and_test
 from ..defenses.hiddendetect import HiddenDetect
-from ..defenses.sasa_report import parts_of
 from ..plots.curves import plot_curve
 from ..stats.auroc import auroc, weighted_auroc
 from ..stats.curve import Curve, curve_from_draws
@@ -37,7 +37,7 @@ def take(mini: Dataset) -> Dataset:
 
 def measure(context: Context, material: Material) -> Outcome:
     """AUROC of the score on the test part, set by set, raw and mean-centred; FDV by block as a figure."""
-    train, test = parts_of(material.data, context.limit, context.limit, context.seed)
+    train, test = train_and_test(material.data, context.limit, context.limit, context.seed)
     rows: list[Row] = []
     effects: list[Effect] = []
     for centred in (False, True):

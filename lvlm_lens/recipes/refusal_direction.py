@@ -14,7 +14,7 @@ from ..causal.directions import direction_effects
 from ..causal.refusal_direction import candidate_directions, select_refusal_direction
 from ..data import Dataset, Sample
 from ..data.groups import groups_of
-from ..defenses.sasa_report import parts_of
+from ..data.splits import train_and_test
 from ..stats.resampling import group_folds
 from .context import Context, Material
 from .cost import Pass, Shape
@@ -33,7 +33,7 @@ def take(mini: Dataset) -> Dataset:
 
 def measure(context: Context, material: Material) -> Outcome:
     """Direction from the training part; ablation and addition on the test part, beside random directions."""
-    train, test = parts_of(material.data, context.limit, context.limit, context.seed)
+    train, test = train_and_test(material.data, context.limit, context.limit, context.seed)
     context.tell(f"direction from {len(train)} items")
     fit, validation = _halves(train, context.seed)
     context.tell(f"direction from {len(train)} items, every candidate ablated and added")

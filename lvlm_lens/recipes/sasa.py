@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from ..data import Dataset
 from ..data.groups import groups_of
+from ..data.splits import train_and_test
 from ..defenses.sasa import SASA
-from ..defenses.sasa_report import parts_of, sasa_report
+from ..defenses.sasa_report import sasa_report
 from ..evaluate.rates import rate
 from ..plots.sasa import plot_controls, plot_gain_map
 from .context import Context, Material
@@ -46,7 +47,7 @@ def measure(context: Context, material: Material) -> Outcome:
         batch_size=context.batch_size,
         seed=context.seed,
     )
-    train, test = parts_of(material.data, context.limit, context.limit, context.seed)
+    train, test = train_and_test(material.data, context.limit, context.limit, context.seed)
     blocks = report.setting["safety_block"], report.setting["fused_block"]
     guard = SASA(safety_block=blocks[0], fused_block=blocks[1], batch_size=context.batch_size).fit(context.model, train)
     flags = guard.predict(context.model, test)
