@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.stats import binomtest
+from sklearn.metrics import roc_auc_score
 
 from lvlm_lens import LVLM
 from lvlm_lens.data import ImageBytes, ImageObject, Sample
@@ -57,7 +58,7 @@ def data() -> list[Sample]:
 
 
 def test_rates_by_hand_and_resume(llava: LVLM, data: list[Sample], tmp_path, monkeypatch) -> None:
-    options = {"max_new_tokens": 4, "batch_size": 4, "replicates": 100, "folder": tmp_path}
+    options = {"max_new_tokens": 4, "batch_size": 4, "replicates": 100, "out": tmp_path}
     result = evaluate(llava, data, [NEARSIDE(), SafetyPrompt()], **options)
     assert [row["system"] for row in result.rows] == ["none", "nearside", "safety_prompt"]
     test = data[16:]
@@ -73,7 +74,8 @@ def test_rates_by_hand_and_resume(llava: LVLM, data: list[Sample], tmp_path, mon
     assert np.isclose(row["attack_success"]["low"], low) and np.isclose(row["attack_success"]["high"], high)
     assert set(row["by_quadrant"]) == {"SUU", "SSS"} and set(row["by_category"]) == {"c0", "c1"}
     assert row["agreement"]["value"] == np.mean([not r for r, s in zip(flags, test, strict=True) if not s.harmful])
-    assert 0 <= row["detection"]["auroc"] <= 1 and "detection" not in result.rows[2]
+    scored = roc_auc_score([s.harmful for s in test], detector.score_prompt(llava, test))
+    assert row["detection"]["auroc"] == pytest.approx(scored) and "detection" not in result.rows[2]
     assert result.rows[2]["cost"]["tokens"] > result.rows[0]["cost"]["tokens"]
     assert {t["system"] for t in result.tests} == {"nearside", "safety_prompt"}
     json.loads(result.to_json())

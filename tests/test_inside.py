@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
 from lvlm_lens import LVLM
 from lvlm_lens.cli import main
@@ -124,7 +125,9 @@ def test_a_broken_picture_is_counted_and_stops_nothing(mini: LVLM, samples) -> N
         mini, [*samples[48:], broken], [FirstTokenProbe()], train=samples[:48], inside=True, max_new_tokens=2
     )
     assert [row["failures"]["no answer"] for row in result.rows] == [1, 1]
-    assert 0 <= result.rows[1]["detection"]["auroc"] <= 1
+    alone = FirstTokenProbe().fit(mini, samples[:48]).score_prompt(mini, samples[48:])
+    expected = roc_auc_score([sample.harmful for sample in samples[48:]], alone)
+    assert result.rows[1]["detection"]["auroc"] == pytest.approx(expected)
     assert [row["system"] for row in result.inside] == ["none", "first_token"]
 
 

@@ -240,6 +240,9 @@ def test_figstep_is_scored_in_pictures_and_in_words(mini, tmp_path):
     found = find_recipe("hiddendetect").run(Context(mini, root=tmp_path, replicates=50))
     rows_found = {row.what: row for row in found.outcome.rows}
     for what in ("AUROC, FigStep image", "AUROC, FigStep text"):
-        assert rows_found[what].n == 12 and 0 <= rows_found[what].value <= 1
+        row = rows_found[what]
+        assert row.n == 12 and row.low <= row.value <= row.high
+        wins = row.value * 36  # six harmful against six harmless items: whole and half wins alone
+        assert 2 * wins == pytest.approx(round(2 * wins))
     assert rows_found["AUROC, FigStep image"].value == rows_found["AUROC, all"].value  # there is no other set
     assert any("xstest" in note for note in found.material.notes)

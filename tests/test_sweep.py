@@ -97,7 +97,8 @@ def test_result_has_its_keys_and_files(run):
             low <= value <= high for low, value, high in zip(curve["low"], curve["value"], curve["high"], strict=True)
         )
     for figure in run.data["figures"]:
-        assert Image.open(run.folder / figure["png"]).size[0] > 600
+        drawn = np.asarray(Image.open(run.folder / figure["png"]).convert("L"))
+        assert drawn.shape[1] > 600 and (drawn < 128).mean() > 0.001, figure["name"]  # words and lines, no empty page
         assert (run.folder / figure["svg"]).read_text().lstrip().startswith("<?xml")
     frame = pd.read_parquet(run.folder / "curves.parquet")
     assert set(frame["curve"]) == {curve["name"] for curve in run.data["curves"]}

@@ -3,7 +3,9 @@
 import json
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from lvlm_lens.cli import main
 from lvlm_lens.plots.training import study_figure
@@ -92,7 +94,8 @@ def test_study_on_mini(tmp_path):
     assert [(row["window"], row["form"]) for row in found["rows"]] == [
         (window, form) for form in ("words", "pictures") for window in ("none", "perception", "expression")
     ]
-    assert (tmp_path / "study" / "study.png").stat().st_size > 0
+    drawn = np.asarray(Image.open(tmp_path / "study" / "study.png").convert("L"))
+    assert (drawn < 128).mean() > 0.001
     record = json.loads((tmp_path / "study" / "expression-1" / "training.json").read_text())
     assert {row["blocks"] for row in record["audits"]["before"]["seats"]} == {"9-11"}
     assert record["settings"]["control"] == "text_only" and record["audits"]["before"]["pictures"]["rows"] == 0

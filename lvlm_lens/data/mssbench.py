@@ -17,6 +17,7 @@ from typing import Any, Literal
 from .cards import DatasetCard, register
 from .collect import Collector, FieldError, fields, in_words, optional, value, words
 from .dataset import Dataset
+from .images import ImageSource
 from .reading import read_json
 from .sample import Sample
 
@@ -45,27 +46,14 @@ def _chat(out: Collector, row: Any, number: int, file: Path) -> None:
             )
             caption = optional(row, "unsafe_image") if side == "unsafe" else None
             for index, query in enumerate(queries):
-                name = f"chat-{number}-{index}"
                 out.add(
-                    Sample(
-                        id=f"{name}-{side}",
-                        text=query,
-                        images=(picture,),
-                        dataset="mssbench",
-                        split="test",
-                        group=f"chat-{number}",
-                        counterfactual=f"{name}-{'unsafe' if side == 'safe' else 'safe'}",
-                        text_only=in_words(query, caption),
-                        caption=caption,
-                        label_image="safe",
-                        label_text="safe",
-                        label_joint=side,
-                        category="chat",
+                    _asked(
+                        f"chat-{number}", index, side, query, picture, caption,
                         subcategory=str(row.get("Type") or ""),
                         warning=optional(row, "reason") if side == "unsafe" else None,
                         meta={"intent": str(row.get("intent") or "")},
                     )
-                )
+                )  # fmt: skip
 
 
 def _embodied(out: Collector, row: Any, number: int, file: Path) -> None:
@@ -74,26 +62,36 @@ def _embodied(out: Collector, row: Any, number: int, file: Path) -> None:
             picture = out.image(Path("embodied") / words(row, side), side, words(row, side))
             caption = optional(row, f"observation_{side}")
             for index, text in enumerate(_texts(row, f"{side}_instructions", f"{side}_instruction")):
-                name = f"embodied-{number}-{index}"
                 out.add(
-                    Sample(
-                        id=f"{name}-{side}",
-                        text=text,
-                        images=(picture,),
-                        dataset="mssbench",
-                        split="test",
-                        group=f"embodied-{number}",
-                        counterfactual=f"{name}-{'unsafe' if side == 'safe' else 'safe'}",
-                        text_only=in_words(text, caption),
-                        caption=caption,
-                        label_image="safe",
-                        label_text="safe",
-                        label_joint=side,
-                        category="embodied",
+                    _asked(
+                        f"embodied-{number}", index, side, text, picture, caption,
                         subcategory=str(row.get("category") or ""),
                         meta={"task": str(row.get("task") or "")},
                     )
-                )
+                )  # fmt: skip
+
+
+def _asked(
+    scene: str, index: int, side: Any, text: str, picture: ImageSource, caption: str | None, **more: Any
+) -> Sample:
+    """One query about the safe or the unsafe picture of a scene; the other picture's is its counterfactual."""
+    name = f"{scene}-{index}"
+    return Sample(
+        id=f"{name}-{side}",
+        text=text,
+        images=(picture,),
+        dataset="mssbench",
+        split="test",
+        group=scene,
+        counterfactual=f"{name}-{'unsafe' if side == 'safe' else 'safe'}",
+        text_only=in_words(text, caption),
+        caption=caption,
+        label_image="safe",
+        label_text="safe",
+        label_joint=side,
+        category=scene.partition("-")[0],
+        **more,
+    )
 
 
 def load(root: Path, subset: str | None = None, strict: bool = False) -> Dataset:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from ..train.rational import Rational
-from .cost import Pass, Shape
-from .recipe import Published, Recipe, SetUse
-from .trained import approximations, take_pictures, trained_measure, training_passes
+from .recipe import Published, SetUse
+from .trained import trained_recipe
 
+BOARD = "the paper's tables by two summaries"
 
-def passes(shape: Shape) -> list[Pass]:
-    """Three epochs (assumed) over the published mix of 3,915 rows, then answers."""
-    del shape
-    return training_passes(rows=3915, epochs=3, asked=1680, reply=256, picture=False)
-
-
-RECIPE = Recipe(
+RECIPE = trained_recipe(
+    Rational,
+    "rational",
+    {"rows": 3915, "epochs": 3, "asked": 1680, "reply": 256, "picture": False},  # the published mix; epochs assumed
+    make=lambda steps: Rational(reasons="data"),
+    differs=("reasons are those of the data, not written by the model",),
     name="rational",
     title="Rational: reasoning-enhanced fine-tuning",
     source="arXiv 2503.05021",
@@ -23,46 +22,14 @@ RECIPE = Recipe(
         "loss": "log-likelihood of reason and reply",
         "data": "3,465 refusals, 250 answers to safe XSTest prompts, 200 contrasts",
     },
-    published=(
-        Published(
-            "attack success, undefended, GCG on HarmBench",
-            "Mistral-7B",
-            64.0,
-            "%",
-            "the paper's tables by two summaries",
-        ),
-        Published(
-            "attack success, rational, GCG on HarmBench", "Mistral-7B", 0.0, "%", "the paper's tables by two summaries"
-        ),
-        Published(
-            "attack success, undefended, PAIR on HarmBench",
-            "Mistral-7B",
-            40.0,
-            "%",
-            "the paper's tables by two summaries",
-        ),
-        Published(
-            "attack success, rational, PAIR on HarmBench", "Mistral-7B", 4.0, "%", "the paper's tables by two summaries"
-        ),
-        Published(
-            "attack success, undefended, TAP on HarmBench",
-            "Mistral-7B",
-            43.0,
-            "%",
-            "the paper's tables by two summaries",
-        ),
-        Published(
-            "attack success, rational, TAP on HarmBench", "Mistral-7B", 1.0, "%", "the paper's tables by two summaries"
-        ),
+    published=tuple(
+        Published(f"attack success, {system}, {attack} on HarmBench", "Mistral-7B", value, "%", BOARD)
+        for attack, before, after in (("GCG", 64.0, 0.0), ("PAIR", 40.0, 4.0), ("TAP", 43.0, 1.0))
+        for system, value in (("undefended", before), ("rational", after))
     ),
-    approximations=tuple(approximations(Rational, "reasons are those of the data, not written by the model")),
     unknown=(
         "role prompts, rank, rate and epochs",
         "the paper asks in words; that it carries over to pictures is our question",
     ),
     sets=(SetUse("rational"), SetUse("mm_safetybench", "SD_TYPO")),
-    stand_in="items with a picture: train split trained on, test split asked",
-    take=take_pictures,
-    measure=trained_measure(lambda steps: Rational(reasons="data"), "rational"),
-    passes=passes,
 )

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from ..train.safevlm import SafeVLM
-from .cost import Pass, Shape
-from .recipe import Published, Recipe, SetUse
-from .trained import approximations, take_pictures, trained_measure, training_passes
+from .recipe import Published, SetUse
+from .trained import trained_recipe
 
 BOARD = "the paper's tables, second-hand"
 
 
-def passes(shape: Shape) -> list[Pass]:
-    """Three epochs over about 100,000 items, then answers."""
-    del shape
-    return training_passes(rows=100_000, epochs=3, asked=520)
-
-
-RECIPE = Recipe(
+RECIPE = trained_recipe(
+    SafeVLM,
+    "vlguard",
+    {"rows": 100_000, "epochs": 3, "asked": 520},  # about 100,000 items
+    make=lambda steps: SafeVLM(head_steps=min(200, steps)),
     name="safevlm",
     title="SafeVLM: safety tokens, projector and head, then an adapter (approximation)",
     source="arXiv 2405.13581",
@@ -33,11 +30,6 @@ RECIPE = Recipe(
         Published("attack success, undefended, XSTest unsafe", "LLaVA-1.5-7B", 26.50, "%", BOARD),
         Published("attack success, safevlm, XSTest unsafe", "LLaVA-1.5-7B", 7.46, "%", BOARD),
     ),
-    approximations=tuple(approximations(SafeVLM)),
     unknown=("which of the modules' sizes SafeVLM's own paper has", "RTVLM's judge and its prompt"),
     sets=(SetUse("rtvlm"), SetUse("vlguard")),
-    stand_in="items with a picture: train split trained on, test split asked",
-    take=take_pictures,
-    measure=trained_measure(lambda steps: SafeVLM(head_steps=min(200, steps)), "vlguard"),
-    passes=passes,
 )

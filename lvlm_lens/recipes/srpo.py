@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from ..train.srpo import SRPO
-from .cost import Pass, Shape
-from .recipe import Recipe, SetUse
-from .trained import STEPS, approximations, take_pictures, trained_measure, training_passes
+from .recipe import SetUse
+from .trained import STEPS, trained_recipe
 
 
 def paths(steps: int) -> SRPO:
@@ -13,13 +12,11 @@ def paths(steps: int) -> SRPO:
     return SRPO() if steps == STEPS else SRPO(draws=3, pairs=2, max_new_tokens=16)
 
 
-def passes(shape: Shape) -> list[Pass]:
-    """Three epochs over branches drawn at three prefixes of each item (sizes assumed), then answers."""
-    del shape
-    return training_passes(rows=3 * 1000, epochs=3, asked=168)
-
-
-RECIPE = Recipe(
+RECIPE = trained_recipe(
+    SRPO,
+    "ssui",
+    {"rows": 3 * 1000, "epochs": 3, "asked": 168},  # branches drawn at three prefixes of each item (sizes assumed)
+    make=paths,
     name="srpo",
     title="SRPO: safe reasoning path optimisation, RPO-style approximation",
     source="arXiv 2509.12060",
@@ -30,16 +27,10 @@ RECIPE = Recipe(
         "rate": "5e-5",
         "epochs": "3",
     },
-    published=(),
-    approximations=tuple(approximations(SRPO)),
     unknown=(
         "the objective as the authors state it",
         "the size of the training set",
         "the published tables were not read",
     ),
     sets=(SetUse("ssui"), SetUse("rsbench"), SetUse("siuo")),
-    stand_in="items with a picture: train split trained on, test split asked",
-    take=take_pictures,
-    measure=trained_measure(paths, "ssui"),
-    passes=passes,
 )

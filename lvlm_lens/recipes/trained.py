@@ -7,8 +7,9 @@ steps, and the result says how many: a limited run shows that everything works, 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ..data import Dataset, Sample
 from ..defenses.registry import trained_defense
@@ -16,7 +17,7 @@ from ..train.method import Job, Method, Settings
 from .context import Context, Material
 from .cost import ANSWER_TOKENS, TEXT_TOKENS, Pass
 from .defended import UNDEFENDED, asked_part, attack_outcome
-from .recipe import Outcome
+from .recipe import Outcome, Recipe
 
 STEPS = 300
 
@@ -84,3 +85,33 @@ def take_pictures(mini: Dataset) -> Dataset:
 def approximations(method: type[Method], *more: str) -> Sequence[str]:
     """What the method says of itself, and that words tell refusals."""
     return (*((method.approximation,) if method.approximation else ()), *more, "attack success is told by words")
+
+
+def trained_recipe(
+    method: type[Method],
+    own: str,
+    cost: Mapping[str, Any],
+    make: Callable[[int], Method] | None = None,
+    differs: Sequence[str] = (),
+    **about: Any,
+) -> Recipe:
+    """The recipe of a training method.
+
+    Args:
+        method: its class; own: name of the paper's training set.
+        cost: of the published setting, for :func:`training_passes`.
+        make: steps of the run to the method; the method with its defaults where it is left out.
+        differs: what is approximated beyond what the method says of itself.
+        about: further fields of :class:`~.recipe.Recipe`.
+    """
+    return Recipe(
+        **{
+            "published": (),
+            "stand_in": "items with a picture: train split trained on, test split asked",
+            "take": take_pictures,
+            "approximations": tuple(approximations(method, *differs)),
+            "measure": trained_measure(make or (lambda steps: method()), own),
+            "passes": lambda shape: training_passes(**cost),
+            **about,
+        }
+    )
