@@ -79,11 +79,11 @@ def test_an_adapter(made, capsys):
 def test_four_bits(made, capsys):
     pytest.importorskip("bitsandbytes")
     four = ["--quantize", "4bit"]
-    assert main(words(made, "sweep", "four-refused", *SMALL, *four)) != 0
-    assert "--no-twin" in capsys.readouterr().err
-    assert main(words(made, "sweep", "four-sweep", *SMALL, *four, "--no-twin")) == 0
+    assert main(words(made, "sweep", "four-sweep", *SMALL, *four)) == 0
     result = json.loads((made / "four-sweep" / "result.json").read_text())
     assert result["model"]["quantized"] == "bitsandbytes 4bit"
+    assert any("not made" in note and "codes of bitsandbytes" in note for note in result["notes"]), "no twin, and why"
+    assert "random_twin" in result["roles"]["perception"]["missing"]
     assert main(words(made, "locate", "four-locate", *SMALL[:-1], *four, "--no-twin")) == 0
     capsys.readouterr()
     assert main(patched(made, "four-patch", *four)) == 0

@@ -117,8 +117,11 @@ def load_backbone(config: SweepConfig, device: str) -> LVLM | None:
     return backbone
 
 
-def reading_work(items: int, twin: bool, in_words: int, backbone: bool) -> dict[str, Work]:
-    """Reading the model, its twin, and the ``in_words`` items said in words (by the model, and by the backbone)."""
+def reading_work(items: int, twin: bool, in_words: float, backbone: bool) -> dict[str, Work]:
+    """Reading the model, its twin, and items said in words (by the model, and by the backbone).
+
+    ``in_words`` counts the latter as prompts with a picture, which are longer.
+    """
     readers = (1 + int(backbone)) if in_words else 0
     return {
         "reading the model": Work(rows=items),
@@ -191,7 +194,8 @@ class Reading(Stage):
 
     def cost(self, plan: Plan) -> Mapping[str, Work]:
         """Forwards over all items."""
-        return reading_work(len(plan.data), plan.settings.twin, plan.in_words, plan.backbone)
+        in_words = plan.in_words * plan.share_of_words if plan.in_words else 0.0
+        return reading_work(len(plan.data), plan.settings.twin, in_words, plan.backbone)
 
     def run(self, run: Run) -> Mapping[str, Any]:
         """Read, or continue."""

@@ -102,6 +102,16 @@ class Plan:
         worded = [sample for sample in self.labelled if sample.images and sample.text_only is not None]
         return len(worded) if len({sample.harmful for sample in worded}) == 2 else 0
 
+    @cached_property
+    def share_of_words(self) -> float:
+        """How long a prompt is without its picture, as a share of the same prompt with it (of a few)."""
+        few = [s for s in self.labelled if s.images and s.text_only is not None][:: max(1, self.in_words // 4)][:4]
+        lengths = [
+            [len(self.model.encoder([sample]).layouts[0].attended) for sample in (shown, shown.without_images())]
+            for shown in few
+        ]
+        return sum(words for _, words in lengths) / sum(whole for whole, _ in lengths)
+
     @property
     def backbone(self) -> bool:
         """Whether a language-only backbone reads them too."""
