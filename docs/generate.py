@@ -318,9 +318,42 @@ def trainings() -> list[str]:
     return [*lines, "", (heading + rest).rstrip()]
 
 
+def standard_study() -> list[str]:
+    """Hours and dollars of the standard study, from the record of ``lvlm-lens bench study``."""
+    import json
+
+    from lvlm_lens.bench.study import parts_table, study_table
+
+    record = json.loads((HERE.parent / "benchmarks" / "study.json").read_text(encoding="utf-8"))
+    prompts = [
+        [name, f"{one['prompt']['tokens']}", f"{one['prompt']['flops'] / 1e12:.1f}", f"{one['flops'] / 1e18:.1f}"]
+        for name, one in record["models"].items()
+    ]
+    return [
+        "# What the standard study costs",
+        "",
+        "`lvlm-lens bench study` reckons it on paper: the models are built from their published sizes without weights, "
+        "and the counts are those of `sweep --dry-run` and `evaluate --dry-run`. No 7B model was run for this page. "
+        "Record: `benchmarks/study.json`, with every count.",
+        "",
+        *study_table(record).splitlines(),
+        "",
+        "More cards than 16 answer no faster, because a shard of the answers is one system, and what the driver does "
+        "by itself stays: 64 cards save little over 8.",
+        "",
+        "## Where the hours go on one card",
+        "",
+        *table(["stage", "who computes it", *record["models"]], parts_table(record)),
+        "",
+        "## A prompt",
+        "",
+        *table(["model", "tokens", "TFLOP a forward", "EFLOP of the whole study"], prompts),
+    ]
+
+
 PAGES = {"measures": measures, "defenses": defenses, "datasets": datasets, "recipes": recipes, "families": families,
          "commands": commands, "training_methods": training_methods, "wide": wide, "science": science,
-         "trainings": trainings}  # fmt: skip
+         "trainings": trainings, "standard_study": standard_study}  # fmt: skip
 
 
 def main(words: Sequence[str]) -> int:

@@ -42,6 +42,8 @@ SIDE = 672
 """Pixels of a picture's edge: 576 image tokens in both models."""
 PATCH = 14
 """Pixels of a patch's edge, in both towers."""
+TIMED = 2
+"""Probes are timed at so many times fewer items and dimensions, and multiplied by its cube, as the arithmetic grows."""
 SHARED = ("reading", "patching")
 """Beginnings of the stages whose work is cut into shards."""
 
@@ -193,8 +195,9 @@ def reckon(name: str, card: Card, data: Dataset, fits: Fits | None = None) -> tu
     row = row_of(model)
     config = SweepConfig(model=name, pairs=PAIRS, measures="all", batch_size=BATCH, defenses=False)
     if fits is None:
-        probes = probe_seconds(len(data), row.width, config.folds, config.permutations, config.replicates)
-        fits = Fits(*probes, wide_fit_seconds(64, row.vocabulary), figure_seconds())
+        sizes = len(data) // TIMED, row.width // TIMED, config.folds, config.permutations, config.replicates
+        probe, plain = (TIMED**3 * seconds for seconds in probe_seconds(*sizes))
+        fits = Fits(probe, plain, wide_fit_seconds(64, row.vocabulary), figure_seconds())
     cost, counts = Cost(), {}
     for stage, work in _work(Plan(config, model, data, row.blocks)).items():
         on_card, on_host, flops = _seconds(work, row, fits, card)

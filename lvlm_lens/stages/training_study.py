@@ -9,12 +9,14 @@ of them no interval over seeds is worth much.
 
 from __future__ import annotations
 
+import gc
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..data import Dataset, Sample
 from ..data.groups import groups_of
@@ -117,7 +119,11 @@ def training_study(
         for seed in seeds
     }
     if elsewhere is not None:
+        del base  # its memory is a worker's
+        gc.collect()
+        torch.cuda.empty_cache()
         elsewhere(trainings)
+        base = job.load()
     defenses: list[Any] = []
     for word, training in trainings.items():
         job.say(f"{word}: blocks {training.settings.blocks}, {job.settings.steps} steps")
