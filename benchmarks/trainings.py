@@ -60,7 +60,21 @@ RUNS: dict[str, dict[str, Run]] = {
             1e-3, steps=20, batch_size=4, new_tokens=48, options={"generations": 4, "max_new_tokens": 40}, controls=()
         ),
     },
-    "smol": {},
+    # 50 rows of 274 and 20 requests: minutes of one core for 135 million numbers, a sign of life and no verdict
+    "smol": {
+        "rational": Run(
+            1e-3,
+            steps=50,
+            batch_size=1,
+            new_tokens=40,
+            options={"reasons": "data"},
+            controls=(),
+            limit=64,
+            test_limit=20,
+        ),
+        "msr_align": Run(1e-3, steps=50, batch_size=1, new_tokens=48, controls=(), limit=64, test_limit=20),
+        "spa_vl": Run(5e-4, steps=50, batch_size=1, controls=(), limit=64, test_limit=20),
+    },
 }
 LOADING: dict[str, dict[str, Any]] = {"mini": {}, "smol": {"dtype": "bfloat16"}}
 
