@@ -116,5 +116,6 @@ class PictureStage:
 def settling_stage() -> PictureStage:
     """``smol``, last: the rate falls to nothing, and most requests are harmless again, as they are in use."""
     return PictureStage(
-        steps=120, rate=5e-4, projector_rate=2e-4, falling=True, opposites=1, harmless=3, harmful_share=0.3
-    )
+        steps=80, rate=5e-4, projector_rate=2e-4, warm=5, falling=True, opposites=1, harmless=3, harmful_share=0.3,
+        ingredients=0.0, thin_share=0.3, log_every=40,
+    )  # fmt: skip
