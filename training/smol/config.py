@@ -62,7 +62,7 @@ def _replay_mix() -> dict[str, float]:
 class PictureStage:
     """``smol``: pictures of ``mini``'s world and text replay, at a constant rate."""
 
-    steps: int = 700
+    steps: int = 200
     rate: float = 7e-4
     projector_rate: float = 3e-4
     warm: int = 30
@@ -104,7 +104,7 @@ class PictureStage:
     heads_rate: float = 3e-3
     held_texts: int = 60
     """Held-out requests in words that a validation looks at."""
-    log_every: int = 60
+    log_every: int = 50
     """Steps between two validations, each of which saves the weights."""
 
     def share_of_rate(self, step: int) -> float:
@@ -114,8 +114,9 @@ class PictureStage:
 
 
 def settling_stage() -> PictureStage:
-    """``smol``, last: the rate falls to nothing, and most requests are harmless again, as they are in use."""
+    """``smol``, last: the rate falls to nothing, most requests are harmless, as in use, and names come."""
     return PictureStage(
-        steps=80, rate=5e-4, projector_rate=2e-4, warm=5, falling=True, opposites=1, harmless=3, harmful_share=0.3,
-        ingredients=0.0, thin_share=0.3, log_every=40,
+        steps=100, rate=5e-4, projector_rate=2e-4, warm=5, falling=True, opposites=1, harmless=2, facts=0, others=3,
+        mix={"naming": 0.75, "describing": 0.03, "use": 0.08, "intent": 0.14}, knowledge_share=0.05,
+        harmful_share=0.3, ingredients=1.0, thin_share=0.3, log_every=50,
     )  # fmt: skip
