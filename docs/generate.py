@@ -351,9 +351,42 @@ def standard_study() -> list[str]:
     ]
 
 
+def verdicts() -> list[str]:
+    """What the recipes said of real weights, from the committed records."""
+    import json
+
+    from lvlm_lens.recipes.registry import recipe_names
+
+    order = {name: place for place, name in enumerate(recipe_names())}
+    records = [
+        json.loads(file.read_text(encoding="utf-8"))
+        for file in sorted((HERE.parent / "figures").glob("reproduce-smol*/*/result.json"))
+    ]
+    records.sort(key=lambda found: (found["model"], order[found["name"]]))
+    rows = []
+    for found in records:
+        claim, data = found["verdict"]["claim"], found["data"]
+        where = data["name"] + (", stand-in" if data["stand_in"] else "")
+        asked = max(row["n"] for row in found["table"] if row["n"] is not None)
+        rows.append([f"`{found['model']}`", f"`{found['name']}`", claim["state"], claim["reason"], where, asked,
+                     found["provenance"]["model"]["dtype"]])  # fmt: skip
+    states = Counter(found["verdict"]["claim"]["state"] for found in records)
+    return [
+        "# Verdicts on real weights",
+        "",
+        "`lvlm-lens reproduce PAPER --model smol-text --dataset xstest` and `--model smol`, on as many "
+        "items as computing time allowed: what is `not reproduced` because an interval holds both sides may only want "
+        "more of them. Each record with its table, approximations and provenance: `figures/reproduce-smol*/`. "
+        + ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+        + ". The published numbers are never compared: these are other models.",
+        "",
+        *table(["model", "recipe", "claim", "why", "data", "largest n", "dtype"], rows),
+    ]
+
+
 PAGES = {"measures": measures, "defenses": defenses, "datasets": datasets, "recipes": recipes, "families": families,
          "commands": commands, "training_methods": training_methods, "wide": wide, "science": science,
-         "trainings": trainings, "standard_study": standard_study}  # fmt: skip
+         "trainings": trainings, "standard_study": standard_study, "verdicts": verdicts}  # fmt: skip
 
 
 def main(words: Sequence[str]) -> int:
