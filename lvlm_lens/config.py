@@ -65,9 +65,7 @@ class SweepConfig:
     )
     trust_remote_code: bool = _setting(False, "run Python code that comes with the checkpoint", "no")
     adapter: str | None = _setting(None, "PEFT adapter: folder with adapter_config.json", "none", metavar="DIR")
-    quantize: str | None = _setting(
-        None, "quantise while loading, with bitsandbytes", "no", choices=("4bit", "8bit")
-    )
+    quantize: str | None = _setting(None, "quantise while loading, with bitsandbytes", "no", choices=("4bit", "8bit"))
     system: str | None = _setting(None, "system prompt of every request", "none", metavar="TEXT")
     batch_size: int = _setting(32, "rows per forward", metavar="N")
     backbone: str | None = _setting(

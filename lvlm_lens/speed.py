@@ -6,10 +6,12 @@ import tempfile
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from .defenses.probe import LogisticProbe
 from .machine import clock
 from .measures.linear_probe import LinearProbe
+from .models.twin import PART, shuffle, unshuffle
 from .plots.theme import new_figure, save_figure, theme
 
 
@@ -20,7 +22,8 @@ class Speed:
     Attributes:
         row: one prompt through the whole model, in batches of the asked size; step: one decoding step of a batch.
         probe, probe_plain: one probe on one block with and without shuffles; wide_fit: one on first-token logits.
-        figure: one figure, PNG and SVG; load: the model, from disk.
+        shuffle: one weight put into random order, and back; figure: one figure, PNG and SVG; load: the model, from
+            disk.
     """
 
     row: float
@@ -28,6 +31,7 @@ class Speed:
     probe: float
     probe_plain: float
     wide_fit: float
+    shuffle: float
     figure: float
     load: float
 
@@ -53,6 +57,15 @@ def wide_fit_seconds(n: int, vocabulary: int) -> float:
     start = clock()
     LogisticProbe(1.0).fit(rows, np.arange(n) % 2)
     return clock() - start
+
+
+def shuffle_seconds(largest: int, device: str, dtype: torch.dtype) -> float:
+    """One weight of the random twin, made and undone, in a part of the size that the largest tensor is cut into."""
+    part = torch.zeros(max(1, min(largest, PART)), dtype=dtype, device=device)
+    start = clock(device)
+    shuffle(part, 0)
+    unshuffle(part, 0)
+    return (clock(device) - start) / len(part)
 
 
 def figure_seconds() -> float:

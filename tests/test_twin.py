@@ -83,7 +83,7 @@ def test_undone_when_making_it_is_interrupted(model, monkeypatch):
     """Ctrl-C at any weight: what was shuffled until then is put back."""
     usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     before = states(model.model)
-    shuffle, calls = twin_module._shuffle, []
+    shuffle, calls = twin_module.shuffle, []
 
     def interrupted(part, seed):
         calls.append(seed)
@@ -91,7 +91,7 @@ def test_undone_when_making_it_is_interrupted(model, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
         shuffle(part, seed)
 
-    monkeypatch.setattr(twin_module, "_shuffle", interrupted)
+    monkeypatch.setattr(twin_module, "shuffle", interrupted)
     with pytest.raises(KeyboardInterrupt), model.random_twin(0):
         raise AssertionError("the block must not begin")
     assert len(calls) == 7

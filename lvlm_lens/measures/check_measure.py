@@ -149,9 +149,7 @@ def check_spec(spec: MeasureSpec, study: Study) -> Measured:
             (curve.low <= curve.value).all() and (curve.value <= curve.high).all(), "the interval holds the value", name
         )
     _must(set(spec.variants) <= set(found.others), "variants are among the other curves", f"{spec.variants}")
-    editing = (
-        spec.cost == "edits"
-    )  # no twin beside those: it would cost as much again, and the role says so
+    editing = spec.cost == "edits"  # no twin beside those: it would cost as much again, and the role says so
     beside = {key for key in spec.expected if not (editing and key == "random_twin")}
     _must(beside <= set(found.curve.baselines), "expected baselines", f"{beside - set(found.curve.baselines)}")
     json.dumps(found.tables, allow_nan=True)

@@ -271,6 +271,7 @@ class LinearProbe(BaseEstimator):
         curve = other.fit(features, self.labels_, self.groups_, fold=self.fold_).curve_
         return Baseline(float(curve.value[0]), float(curve.low[0]), float(curve.high[0]), curve.replicates)
 
+
 def probed(
     name: str, evidence: Evidence, twin: Evidence | None, y: np.ndarray, groups: np.ndarray, settings: dict[str, Any]
 ) -> tuple[Curve, LinearProbe]:

@@ -60,7 +60,7 @@ def shuffled_weights(model: nn.Module, seed: int = 0) -> Iterator[None]:
             for hook, original in maps:
                 hook.weights_map = original
             while done:
-                _unshuffle(*done.pop())
+                unshuffle(*done.pop())
 
     try:
         try:
@@ -70,7 +70,7 @@ def shuffled_weights(model: nn.Module, seed: int = 0) -> Iterator[None]:
                 # an adapter's base has the twin that it has without the adapter
                 for part, number in _parts(parameter, f"{seed}:{name.replace('.base_layer.', '.')}"):
                     with _uninterrupted():  # a part is shuffled and noted, or neither
-                        _shuffle(part, number)
+                        shuffle(part, number)
                         done.append((part, number))
             for owner, hook in hooks.items():
                 with _uninterrupted():
@@ -112,12 +112,14 @@ def _order(part: torch.Tensor, seed: int) -> torch.Tensor:
     return torch.randperm(part.numel(), generator=torch.Generator().manual_seed(seed)).to(part.device)
 
 
-def _shuffle(part: torch.Tensor, seed: int) -> None:
+def shuffle(part: torch.Tensor, seed: int) -> None:
+    """Put the entries of a part into the order of ``seed``, in place."""
     with torch.no_grad():
         part.copy_(part[_order(part, seed)])
 
 
-def _unshuffle(part: torch.Tensor, seed: int) -> None:
+def unshuffle(part: torch.Tensor, seed: int) -> None:
+    """Undo :func:`shuffle` with the same seed."""
     with torch.no_grad():
         part[_order(part, seed)] = part.clone()  # what stood at order[i] went to i
 
@@ -147,7 +149,7 @@ class _ShuffledMap(Mapping[str, Any]):
             return value
         value = value.clone()
         for part, number in _parts(value, f"{self.seed}:{name}"):
-            _shuffle(part, number)
+            shuffle(part, number)
         return value
 
     def __iter__(self) -> Iterator[str]:

@@ -117,15 +117,16 @@ def load_backbone(config: SweepConfig, device: str) -> LVLM | None:
     return backbone
 
 
-def reading_work(items: int, twin: bool, in_words: float, backbone: bool) -> dict[str, Work]:
+def reading_work(items: int, shuffled: int, in_words: float, backbone: bool) -> dict[str, Work]:
     """Reading the model, its twin, and items said in words (by the model, and by the backbone).
 
-    ``in_words`` counts the latter as prompts with a picture, which are longer.
+    ``shuffled`` are the weights of the twin, 0 where none is made; ``in_words`` counts items said in words as prompts
+    with a picture, which are longer.
     """
     readers = (1 + int(backbone)) if in_words else 0
     return {
         "reading the model": Work(rows=items),
-        "reading the twin": Work(rows=items if twin else 0),
+        "reading the twin": Work(rows=items if shuffled else 0, shuffled=shuffled),
         "reading items in words": Work(rows=readers * in_words),
     }
 
@@ -195,7 +196,8 @@ class Reading(Stage):
     def cost(self, plan: Plan) -> Mapping[str, Work]:
         """Forwards over all items."""
         in_words = plan.in_words * plan.share_of_words if plan.in_words else 0.0
-        return reading_work(len(plan.data), plan.settings.twin, in_words, plan.backbone)
+        weights = sum(weight.numel() for weight in plan.model.model.parameters())
+        return reading_work(len(plan.data), weights if plan.settings.twin else 0, in_words, plan.backbone)
 
     def run(self, run: Run) -> Mapping[str, Any]:
         """Read, or continue."""

@@ -18,6 +18,7 @@ class Work:
         steps: decoding steps, each one forward of a single token a row.
         probes: probes of one block fitted with the null's shuffles; probes_plain: fitted without them.
         wide_fits: logistic probes on first-token logits.
+        shuffled: weights put into random order, and back.
         figures: figures that are drawn.
         note: what the count supposes.
     """
@@ -27,6 +28,7 @@ class Work:
     probes: float = 0.0
     probes_plain: float = 0.0
     wide_fits: float = 0.0
+    shuffled: float = 0.0
     figures: int = 0
     note: str = ""
 
@@ -36,7 +38,7 @@ class Work:
         return Work(**counts, note="; ".join(note for note in (self.note, other.note) if note))
 
 
-_COUNTS = ("rows", "steps", "probes", "probes_plain", "wide_fits", "figures")
+_COUNTS = ("rows", "steps", "probes", "probes_plain", "wide_fits", "shuffled", "figures")
 
 
 def batches_of(items: float, size: int) -> int:

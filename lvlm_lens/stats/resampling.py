@@ -110,9 +110,7 @@ def permute_labels(labels: Any, groups: Any = None, draws: int = 50, seed: int =
     return out
 
 
-def group_folds(
-    labels: Any, groups: Any = None, folds: int = 5, seed: int = 0, rare: bool = False
-) -> np.ndarray:
+def group_folds(labels: Any, groups: Any = None, folds: int = 5, seed: int = 0, rare: bool = False) -> np.ndarray:
     """Fold of each sample: whole groups, class shares as equal as they can be (StratifiedGroupKFold).
 
     Args:

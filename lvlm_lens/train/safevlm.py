@@ -82,7 +82,6 @@ class SafeVLM(SFT):
         write_atomic(job.folder / CARD, json.dumps(card, indent=1))
 
 
-
 def kinds_of(samples: Sequence[Sample]) -> list[str]:
     """Kinds of risk: the data's own categories of harmful samples, and ``safe`` as the last.
 

@@ -34,7 +34,6 @@ HELD_INTENTS: tuple[tuple[int, int], ...] = tuple((v, t) for v in range(10) for 
 """Verb and target indices whose combination is never used in the model's training (20 of 100)."""
 
 
-
 def intent_text(verb: str, target: int, frame: int, thing: str = "this") -> str:
     """The request in words; ``thing`` is "this" or a named thing."""
     return INTENT_FRAMES[frame].format(verb=verb, target=TARGETS[target]).replace("this", thing)
