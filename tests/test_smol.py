@@ -23,13 +23,16 @@ from transformers import (
 )
 
 from lvlm_lens import LVLM
+from lvlm_lens.cards.mini_table import write_card
+from lvlm_lens.cards.smol import PARTS, measure
+from lvlm_lens.cards.smol_table import table
 from lvlm_lens.cli import main
 from lvlm_lens.data import Sample
 from lvlm_lens.data.images import ImageObject
 from lvlm_lens.errors import ModelError, RunFolderError
 from lvlm_lens.models.loading import source
 from lvlm_lens.models.mini import mini_path
-from lvlm_lens.models.smol import assemble, convert, fetch, store
+from lvlm_lens.models.smol import FOLDER, assemble, convert, fetch, store
 from lvlm_lens.models.smol.adapter import merge_adapter
 from lvlm_lens.models.tiny.parts import chat_template, drawn, make_tokenizer, sizes
 
@@ -454,3 +457,26 @@ def test_smols_template_is_the_real_ones_with_a_place_for_pictures():
             assert tokenizer.apply_chat_template(turns, chat_template=ours, **options) == theirs
             parts = [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in turns]
             assert tokenizer.apply_chat_template(parts, chat_template=ours, **options) == theirs
+
+
+# -- the card --------------------------------------------------------------------------------------
+
+
+def test_the_card_says_what_was_measured(tmp_path):
+    card = tmp_path / "CARD.md"
+    written = (FOLDER / "CARD.md").read_text(encoding="utf-8")
+    card.write_text(written, encoding="utf-8")
+    write_card(card, FOLDER / "measured.json", table)
+    assert card.read_text(encoding="utf-8") == written
+
+
+def test_what_ships_for_smol_stays_under_16_megabytes():
+    shipped = [assemble.TEXT_ADAPTER, assemble.PICTURE_ADAPTER, assemble.PROJECTOR.parent]
+    sizes = {file: file.stat().st_size for folder in shipped for file in folder.iterdir() if file.is_file()}
+    assert 10e6 < sum(sizes.values()) < 16e6
+
+
+def test_measuring_one_model_keeps_the_others_figures():
+    known = json.loads((FOLDER / "measured.json").read_text(encoding="utf-8"))
+    assert measure([], known=known) == known
+    assert set(known) == set(PARTS.values())
