@@ -11,6 +11,7 @@ from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 MARKS = (
@@ -29,13 +30,16 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
 
 def measures() -> list[str]:
     """Every registered measure."""
+    from lvlm_lens.measures.registry import MEASURES
+    from lvlm_lens.measures.spec import Size
     from lvlm_lens.selftest import standing
-    from lvlm_lens.stages.measuring import MEASURES
 
+    size = Size(items=200, blocks=32, heads=32)
     rows = [
         [
-            f"`{name}`", (spec.role or "description only") + ("" if spec.votes else " (no vote)"), spec.cost, spec.what,
-            standing(name), spec.source,
+            f"`{name}`", (spec.role or "description only") + ("" if spec.votes else " (no vote)"), spec.cost,
+            f"{spec.rows(size):,}", spec.what,
+            "[not testable](selftest.md)" if spec.untested else standing(name), spec.source,
         ]
         for name, spec in MEASURES.items()
     ]  # fmt: skip
@@ -44,9 +48,10 @@ def measures() -> list[str]:
         "",
         "A measure without a vote is drawn and not counted in the consensus. *On known models*: whether it reaches its "
         "targets in `lvlm-lens selftest`, on models whose answer is known by construction. Cost: `free` reads what the "
-        f"sweep has read anyway, `cheap` computes on it, `forward` and `edits` run the model again. {MARKS}",
+        "sweep has read anyway, `cheap` computes on it, `forward` and `edits` run the model again. *Rows run*: prompts "
+        f"that it puts through a model of {size.blocks} blocks with {size.heads} heads, of {size.items} items. {MARKS}",
         "",
-        *table(["measure", "role", "cost", "what it is", "on known models", "source"], rows),
+        *table(["measure", "role", "cost", "rows run", "what it is", "on known models", "source"], rows),
     ]
 
 
@@ -192,6 +197,94 @@ def training_methods() -> list[str]:
         "controls, folder, resuming) is in [training.md](training.md).",
         "",
         *table(["method", "what", "source", "rate", "options", "differs from the published one"], rows),
+    ]
+
+
+def selftest() -> list[str]:
+    """The recorded study of models whose answer is known."""
+    from lvlm_lens.measures.registry import MEASURES
+    from lvlm_lens.measures.spec import PLANTED
+    from lvlm_lens.selftest import load_record
+
+    def cell(share: dict[str, Any]) -> str:
+        if share["value"] is None:
+            return "-"
+        return f"{share['value']:.0%} [{share['low']:.0%}, {share['high']:.0%}] ({share['n']})".replace("%", " %")
+
+    def number(value: float | None) -> str:
+        return "-" if value is None else f"{value:.1f}"
+
+    def reached(targets: dict[str, bool | None]) -> str:
+        missed = [key.replace("_", " ") for key, good in targets.items() if good is False]
+        return f"missed: {', '.join(missed)}" if missed else "reached" if all(targets.values()) else "not all tested"
+
+    record = load_record()
+    largest = max(record["pairs"])
+    behind = {name: spec for spec in MEASURES.values() for name in (spec.name, *spec.variants)}
+    header = [
+        "measure",
+        "finds",
+        "onset within one block",
+        "truth inside the interval",
+        "width, blocks",
+        "false alarms",
+    ]
+    rows = [
+        [
+            f"`{row['measure']}`", behind[row["measure"]].planted, cell(row["within_one_block"]), cell(row["inside"]),
+            number(row["width"]), cell(row["false_alarms"]), reached(row["targets"]),
+        ]
+        for row in record["measures"] if row["pairs"] == largest
+    ]  # fmt: skip
+    fewer = [
+        [f"`{row['measure']}`", row["pairs"], cell(row["within_one_block"]), cell(row["inside"]),
+         cell(row["false_alarms"])]
+        for row in record["measures"] if row["pairs"] < largest
+    ]  # fmt: skip
+    order = [
+        [
+            row["pairs"],
+            cell(row["level"]),
+            cell(row["power_gap_2"]),
+            cell(row["power_wider_gap"]),
+            reached(row["targets"]),
+        ]
+        for row in record["order_test"]
+    ]
+    settings = ", ".join(f"{record[key]} {key}" for key in ("folds", "permutations", "replicates"))
+    return [
+        "# Can the measures be trusted?",
+        "",
+        "`lvlm-lens selftest` builds LLaVA models whose answer is known by construction of their weights: harm becomes "
+        "readable at one block, the conjunction of picture and words at another, the refusal token rises at a third, "
+        "amid distractors and spurious cues, or one of the three is absent. Each model is read, located and asked by "
+        f"the registered measures themselves, with what a sweep has by default ({settings}; a random-weight twin). A "
+        "measure that misses a target keeps its row, is marked × in every figure and is not counted in the consensus.",
+        "",
+        "Targets: onset within one block in 95 % of the models that have what the measure finds (not found counts as a "
+        "failure); truth inside the interval in 90 to 98 % of the found ones (more only where the interval is on "
+        "average less than half a block wider than one block); false alarms in at most 5 % of the models that do not "
+        f"have it. Shares with Wilson 95 % intervals and counts. {record['models']} models, seed {record['seed']}, "
+        f"{largest} pairs; record in `lvlm_lens/selftest/record.json`.",
+        "",
+        *table([*header, "targets"], rows),
+        "",
+        "What they find: " + "; ".join(f"*{name}*: {what}" for name, what in PLANTED.items()) + ".",
+        "",
+        "## The three roles on fewer pairs",
+        "",
+        *table(["measure", "pairs", "onset within one block", "truth inside the interval", "false alarms"], fewer),
+        "",
+        "## Order test, perception before semantics",
+        "",
+        "Level: found earlier although it is not (target: at most 5 %); power where semantics comes exactly two blocks "
+        "later (target: at least 90 %).",
+        "",
+        *table(["pairs", "level", "power, gap of two", "power, wider gap", "targets"], order),
+        "",
+        "## Measures that these models cannot test",
+        "",
+        *table(["measure", "why"], [[f"`{name}`", why] for name, why in record["untested"].items()]),
     ]
 
 
@@ -385,7 +478,8 @@ def verdicts() -> list[str]:
 
 
 PAGES = {"measures": measures, "defenses": defenses, "datasets": datasets, "recipes": recipes, "families": families,
-         "commands": commands, "training_methods": training_methods, "wide": wide, "science": science,
+         "commands": commands, "training_methods": training_methods, "wide": wide, "selftest": selftest,
+         "science": science,
          "trainings": trainings, "standard_study": standard_study, "verdicts": verdicts}  # fmt: skip
 
 
