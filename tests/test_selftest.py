@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 from lvlm_lens.cli import main
 from lvlm_lens.config import SweepConfig
-from lvlm_lens.errors import RunFolderError
+from lvlm_lens.errors import LensError, RunFolderError
 from lvlm_lens.measures.registry import MEASURES
 from lvlm_lens.measures.spec import Measured
 from lvlm_lens.selftest import load_record, standing, trusted_measures
@@ -216,8 +216,8 @@ def test_trials_are_kept_and_continued(tmp_path, monkeypatch):
     assert again.trial(1) == second and again.finished() == {1}
     with pytest.raises(RunFolderError, match="seed"):
         SelfTest(2, (20, 30), 8, tmp_path, ("linear_probe", "lens_log_odds")).claim()
-    (tmp_path / "trials" / "0001.json").write_text('{"plan"')
-    with pytest.raises(RunFolderError, match="damaged"):
+    (tmp_path / "trials" / "0001.safetensors").write_bytes(b"half a file")
+    with pytest.raises(LensError, match="0001"):
         study.trial(1)
 
 

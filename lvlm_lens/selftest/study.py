@@ -22,16 +22,15 @@ test is ``None``.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import RunFolderError, UsageError
+from ..errors import UsageError
 from ..inference import share
 from ..measures.registry import MEASURES
-from ..storage.commit import write_atomic
+from ..storage.pieces import Pieces
 from ..storage.runfolder import RunFolder
 from .plan import Plan, draw_plan
 from .trial import TESTED, Ordered, Outcome, Trial, error, inside, mean, run_trial, sweep_settings, width
@@ -55,8 +54,8 @@ class SelfTest:
         pairs: sample sizes, pairs of one harmful and one harmless item, rising; the smaller ones are the first pairs of
             the largest.
         seed: of the study; seeds below 1 were used while the locators were written.
-        folder: where each trial is kept in a file of its own (``trials/0007.json``) as soon as it is there, so that a
-            study goes on where it was stopped; ``None`` keeps nothing.  More models continue the same folder.
+        folder: where each trial is kept in a file of its own (``trials/0007.safetensors``) as soon as it is there, so
+            that a study goes on where it was stopped; ``None`` keeps nothing.  More models continue the same folder.
         measures: names, those that find something planted (:data:`~.trial.TESTED`).
     """
 
@@ -92,28 +91,21 @@ class SelfTest:
         kind, gap = TURNS[number % len(TURNS)]
         return draw_plan(1000 * self.seed + number, kind, gap)
 
+    @property
+    def _pieces(self) -> Pieces:
+        return Pieces(None if self.folder is None else self.folder / "trials")
+
     def finished(self) -> set[int]:
         """Numbers of the trials whose files are there."""
-        return {number for number in range(self.models) if (file := self._file(number)) is not None and file.is_file()}
+        return {int(name) for name in self._pieces.names()} & set(range(self.models))
 
     def trial(self, number: int) -> Trial:
         """One model: read from its file, or run and kept.  Any process may run any number."""
-        file = self._file(number)
-        if file is not None and file.is_file():
-            try:
-                return Trial.from_dict(json.loads(file.read_text(encoding="utf-8")))
-            except (ValueError, TypeError, KeyError) as error:
-                raise RunFolderError(
-                    f"{file} is damaged ({error}); remove it and run the same command again"
-                ) from error
-        made = run_trial(self.plan(number), self.pairs, self.measures)
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(file, json.dumps(made.to_dict(), allow_nan=False))
-        return made
 
-    def _file(self, number: int) -> Path | None:
-        return None if self.folder is None else self.folder / "trials" / f"{number:04d}.json"
+        def make() -> tuple[dict[str, Any], dict[str, Any]]:
+            return {}, run_trial(self.plan(number), self.pairs, self.measures).to_dict()
+
+        return Trial.from_dict(self._pieces.made(f"{number:04d}", make).facts)
 
     def result(self, trials: Sequence[Trial]) -> dict[str, Any]:
         """The table of all trials, JSON-ready: ``measures`` (rows), ``order_test`` (rows), ``standing`` by measure,
