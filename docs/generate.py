@@ -251,6 +251,9 @@ def selftest() -> list[str]:
         ]
         for row in record["order_test"]
     ]
+    page = HERE / "selftest.md"
+    written = page.read_text(encoding="utf-8") if page.is_file() else ""
+    _, heading, rest = written.partition("## What it says")  # from here on by hand
     settings = ", ".join(f"{record[key]} {key}" for key in ("folds", "permutations", "replicates"))
     return [
         "# Can the measures be trusted?",
@@ -271,7 +274,7 @@ def selftest() -> list[str]:
         "",
         "What they find: " + "; ".join(f"*{name}*: {what}" for name, what in PLANTED.items()) + ".",
         "",
-        "## The three roles on fewer pairs",
+        "## On fewer pairs: what the locating gives anyway",
         "",
         *table(["measure", "pairs", "onset within one block", "truth inside the interval", "false alarms"], fewer),
         "",
@@ -285,6 +288,8 @@ def selftest() -> list[str]:
         "## Measures that these models cannot test",
         "",
         *table(["measure", "why"], [[f"`{name}`", why] for name, why in record["untested"].items()]),
+        "",
+        (heading + rest).rstrip(),
     ]
 
 

@@ -253,7 +253,13 @@ def test_the_record_says_where_each_measure_stands():
     record = load_record()
     assert record["models"] >= 40 and 200 in record["pairs"] and record["seed"] >= 1
     assert tabulate_again(record) == record["standing"]
-    assert standing("order_test") == "untested"  # the recorded study asked a test that was withdrawn
+    settings = SweepConfig()
+    assert {key: record[key] for key in ("folds", "permutations", "replicates")} == {
+        "folds": settings.folds, "permutations": settings.permutations, "replicates": settings.replicates,
+    }  # fmt: skip
+    variants = {name for spec in MEASURES.values() for name in spec.variants}
+    assert set(record["standing"]) == {*TESTED, *variants, "order_test"}
+    assert record["untested"] == untested()
     assert standing("perception") == standing("linear_probe") == record["standing"]["linear_probe"]
     assert standing("no such measure") == "untested"
     assert all(standing(name) == "reached" for name in trusted_measures())

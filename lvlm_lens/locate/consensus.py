@@ -87,6 +87,10 @@ def change_point(curve: Curve, confidence: float = 0.95) -> ChangePoint:
     return ChangePoint(*around(int(start[0]), starts), *around(int(end[0]), ends), explained=float(explained[0]))
 
 
+NOBODY = "no asked measure of this role has a vote and reaches its targets on models whose answer is known"
+"""Why a role has no consensus where none of its measures counts."""
+
+
 @dataclass(frozen=True)
 class ConsensusRole:
     """A role over several measures.
@@ -141,6 +145,8 @@ def votes_text(found: Mapping[str, Any]) -> str:
     """How many measures agree, from :meth:`ConsensusRole.to_dict`: one sentence for every table and page."""
     counted = [name for name in found["members"] if name not in found["excluded"]]
     seen = sum(bool(found["members"][name]["found"]) for name in counted)
+    if not counted:
+        return f"has no consensus: {NOBODY}"
     return f"found by {seen} of {len(counted)} counted measures"
 
 
@@ -167,6 +173,8 @@ def consensus_role(
     seen = [key for key in counted if members[key].found]
     changes = {key: change_point(curves[key]) for key in members if members[key].found and len(curves[key]) >= 3}
     plain: dict[str, Any] = {"members": members, "changes": changes, "excluded": tuple(excluded)}
+    if not counted:
+        return ConsensusRole(name, False, reason=NOBODY, **plain)
     if 2 * len(seen) <= len(counted):
         missing = [f"{key} ({members[key].reason})" for key in counted if key not in seen]
         return ConsensusRole(name, False, reason=f"found by {len(seen)} of {len(counted)} measures; not by "
