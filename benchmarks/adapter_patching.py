@@ -87,9 +87,10 @@ def section(name: str, grid: AdapterGrid, figure: str, every: int = 5) -> list[s
         shown = shown[shown["block"] % every == every - 1] if span == "from below" else shown
         for row in shown.itertuples():
             at = own.directions.index(direction), own.sites.index(site), row.block, own.positions.index(span)
+            unit = "" if row.unit == "share of the gap" else f" {row.unit}"
             lines.append(
                 f"| {on} | {direction} | {site} | {span} | {row.block} | {own.values[at].mean():+.2f} | "
-                f"{row.effect:+.2f} [{row.low:+.2f}, {row.high:+.2f}] | {'yes' if row.survives else 'no'} |"
+                f"{row.effect:+.2f} [{row.low:+.2f}, {row.high:+.2f}]{unit} | {'yes' if row.survives else 'no'} |"
             )
     best = grid.perception.sort_values("change")
     if len(best):
@@ -158,7 +159,8 @@ def write_mini(out: Path, docs: Path) -> None:
         "replies begin with reasoning (`msr_align`, `rational`) cannot be read by it. Intervals redraw groups of "
         "pairs; cells that survive are above 0 and above random changes of the same size at a family-wise 0.05 over "
         "the grid. "
-        "*Share of the way* is of the way from the base to the trained model, which may lie below the base. The bars "
+        "*Share of the way* is of the way from the base to the trained model, which may lie below the base; where that "
+        "way may be none the change itself stands there with its unit. The bars "
         "under each figure are the roles of the atlas of the base.",
         "",
         "| training | what | harmful: base | trained | refused: base | trained | harmless: base | trained | "
