@@ -16,6 +16,7 @@ and plain numbers are ever decoded.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -265,6 +266,7 @@ class ActivationStore:
     def _read(self, name: str) -> np.ndarray:
         plan, width = self._plans[name], self.width
         out = np.empty((len(self), *((width,) if plan.ragged else ()), *plan.trailing), dtype=plan.disk)
+        spare = np.empty(self.layout.chunk_shape(plan), dtype=plan.disk)  # one for all chunks: its memory stays warm
         for shard in np.unique(self._table[:, 1]):
             entry = self._entries[int(shard)]
             rows = np.flatnonzero(self._table[:, 1] == shard)
@@ -272,47 +274,69 @@ class ActivationStore:
             whole = np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows)))
             place: Any = slice(rows[0], rows[0] + len(rows)) if whole else rows  # a slice copies once, without an index
             take: Any = slice(len(slots)) if np.array_equal(slots, np.arange(len(slots))) else slots
+            in_order = isinstance(place, slice) and isinstance(take, slice)
             if not plan.ragged:
-                out[place] = self._chunk(plan, entry, 0)[take]
+                self._chunk(plan, entry, 0, out, place, take, spare, in_order)
                 continue
             step, columns = self.layout.chunk_width, self.layout.columns(entry.width)
             for column in range(columns):
                 start, stop = column * step, min((column + 1) * step, width)
                 if start < stop:
-                    out[place, start:stop] = self._chunk(plan, entry, column)[take, : stop - start]
+                    at = (slice(None), slice(start, stop))
+                    self._chunk(plan, entry, column, out[at], place, (take, slice(stop - start)), spare, in_order)
             out[place, columns * step :] = plan.fill
         return plan.to_stored(out)
 
-    def _chunk(self, plan: ArrayPlan, entry: Entry, column: int) -> np.ndarray:
-        """One chunk ``[slot, position, ...]``, checked; raises :class:`RunFolderError` naming a damaged one."""
+    def _chunk(
+        self, plan: ArrayPlan, entry: Entry, column: int, out: np.ndarray, place: Any, take: Any, spare: np.ndarray,
+        in_order: bool,
+    ) -> None:  # fmt: skip
+        """``out[place] = chunk[take]``, checked; raises :class:`RunFolderError` naming a damaged chunk.
+
+        A chunk that lies in ``out`` as it lies on disk is read into its place, without a copy between.
+        """
+        into = out[place] if in_order else out[:0]
+        direct = into.shape == spare.shape and into.flags.c_contiguous
         key = self.layout.key(plan, entry.shard, column)
-        data, damage = self._inspect(plan, entry, key)
-        if data is None:
+        damage = self._inspect(plan, entry, key, into if direct else spare)
+        if damage is not None:
             raise RunFolderError(
                 f"{self.folder.address}: {damage}; store.verify(repair=True) and the same capture again will mend it"
             )
-        return data.view(plan.disk).reshape(self.layout.chunk_shape(plan))
+        if not direct:
+            out[place] = spare[take]
 
-    def _inspect(self, plan: ArrayPlan, entry: Entry, key: str) -> tuple[np.ndarray | None, Damage | None]:
-        """A chunk's bytes, or what is wrong with it."""
-        expected = int(np.prod(self.layout.chunk_shape(plan), dtype=np.int64)) * plan.disk.itemsize
+    def _inspect(self, plan: ArrayPlan, entry: Entry, key: str, into: np.ndarray) -> Damage | None:
+        """Read a chunk's bytes into a contiguous array of a chunk's size; what is wrong with them, or ``None``."""
+        target = into.reshape(-1).view(np.uint8)
         try:
-            if self.folder.local is not None:
-                path = self.folder.local / "arrays" / key
-                size = path.stat().st_size
-                data = np.memmap(path, np.uint8, "r") if size else np.empty(0, np.uint8)
-            else:
-                data = np.frombuffer(self.folder.read(f"arrays/{key}"), np.uint8)
+            size = self._bytes(key, target)
         except FileNotFoundError:
-            return None, Damage(key, "missing", entry.shard)
-        if len(data) != expected:
-            word = "truncated" if len(data) < expected else "too long"
-            return None, Damage(key, f"{word}: {len(data)} of {expected} bytes", entry.shard)
-        seen = checksum(data)
+            return Damage(key, "missing", entry.shard)
+        if size != len(target):
+            word = "truncated" if size < len(target) else "too long"
+            return Damage(key, f"{word}: {size} of {len(target)} bytes", entry.shard)
+        seen = checksum(target)
         if seen != entry.checksums[key]:
-            reason = f"checksum {seen}, written as {entry.checksums[key]}"
-            return None, Damage(key, reason, entry.shard)
-        return data, None
+            return Damage(key, f"checksum {seen}, written as {entry.checksums[key]}", entry.shard)
+        return None
+
+    def _bytes(self, key: str, target: np.ndarray) -> int:
+        """Read a file into ``target`` where it is as long; returns its length."""
+        if self.folder.local is None:
+            data = np.frombuffer(self.folder.read(f"arrays/{key}"), np.uint8)
+            if len(data) == len(target):
+                target[:] = data
+            return len(data)
+        with (self.folder.local / "arrays" / key).open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            done = 0
+            while size == len(target) and done < size:
+                got = file.readinto(target.data[done:])  # the kernel copies; mapped pages would be faulted in one by one
+                if not got:
+                    return done  # cut off while it was read
+                done += got
+            return size
 
     def verify(self, repair: bool = False) -> list[Damage]:
         """Read every chunk of every finished row and name the damaged ones (none: all is well).
@@ -320,12 +344,13 @@ class ActivationStore:
         ``repair`` takes the damaged shards out of the ledger, so that the same capture computes them anew.
         """
         found: list[Damage] = []
+        spare = {name: np.empty(self.layout.chunk_shape(plan), plan.disk) for name, plan in self._plans.items()}
         for entry in self._entries.values():
             for key in entry.checksums:
                 plan = self._plans.get(key.split("/", 1)[0])
                 if plan is None:
                     raise RunFolderError(f"{self.folder.address}: the ledger names {key!r}, which is no array here")
-                damage = self._inspect(plan, entry, key)[1]
+                damage = self._inspect(plan, entry, key, spare[plan.name])
                 if damage is not None:
                     found.append(damage)
         if repair:

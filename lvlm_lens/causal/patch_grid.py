@@ -176,7 +176,7 @@ class GridWork:
         null: int = 1,
         nulls: Sequence[str] = NULLS,
         batch_size: int | None = None,
-        max_tokens: int = 16384,
+        max_tokens: int = WAVE,
         seed: int = 0,
         out: str | Path | None = None,
     ) -> None:
