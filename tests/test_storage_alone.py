@@ -14,7 +14,6 @@ WRITES = {"write_text", "write_bytes", "to_parquet", "to_csv", "savefig", "save_
 ELSEWHERE = {
     "models/smol": "a folder that is made aside and put in its place by one rename",
     "bench/worker.py": "the kernel's counter", "bench/measure.py": "the kernel's counter",
-    "bench/scale.py": "a worker without any work, to time the rest",
     "scale/pool.py": "a file to see whether workers share the folder",
 }  # fmt: skip
 

@@ -332,7 +332,7 @@ class ActivationStore:
             size = os.fstat(file.fileno()).st_size
             done = 0
             while size == len(target) and done < size:
-                got = file.readinto(target.data[done:])  # the kernel copies; mapped pages would be faulted in one by one
+                got = file.readinto(target.data[done:])  # mapped pages would be faulted in one by one
                 if not got:
                     return done  # cut off while it was read
                 done += got
