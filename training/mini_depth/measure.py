@@ -1,8 +1,8 @@
 """The three design targets, by the toolkit itself: probes by block, their onsets, and patches at the last token.
 
 * ``curve``: joint probe (:class:`lvlm_lens.locate.probe.LinearProbe`, whole quads a fold) beside its baselines.
-* ``onsets``: first block at which the strength of the signal has reached half of its plateau, joint harm and harm in
-  the words alone, each by the rule of every sweep.
+* ``onsets``: first block at which the strength of the signal has reached half of its plateau
+  (:mod:`lvlm_lens.stats.onset`), joint harm and harm in the words alone.
 * ``steps``: what one more block adds at the last token when the harmful picture's state is written into the run with
   the harmless picture (:func:`lvlm_lens.causal.patch_grid.patch_grid`), as a share of the whole difference.
 """
@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from lvlm_lens.measures.evidence import gather
 from lvlm_lens.measures.items import harm_labels
 from lvlm_lens.measures.linear_probe import LinearProbe
 from lvlm_lens.stats.groups import bootstrap_ratio
+from lvlm_lens.stats.onset import HEIGHTS
 
 from .items import depth_set
 
@@ -99,6 +101,12 @@ def write(found: dict[str, Any], path: Path) -> None:
     path.write_text(json.dumps(found, indent=1, default=lambda value: np.asarray(value).tolist()) + "\n")
 
 
+def _onset(curve: dict[str, Any]) -> int | None:
+    """First block at half of the plateau's strength.  Not the role's: harm that stands in the words is no finding."""
+    half = curve["rise"]["at"][HEIGHTS.index(0.5)]
+    return None if half is None else math.ceil(half)
+
+
 def verdicts(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Whether each target is reached, and by which figures."""
     blocks = found["blocks"]
@@ -109,7 +117,7 @@ def verdicts(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
     for baseline in curve["baselines"].values():
         above = np.maximum(above, np.asarray(baseline["high"]))
     early, late = depth <= EARLY, int(np.flatnonzero(depth <= LATE)[-1])
-    joint, words = (found[part]["roles"]["perception"]["onset"] for part in ("joint", "words"))
+    joint, words = (_onset(found[part]["curves"]["perception"]) for part in ("joint", "words"))
     steps = [step for step in found["steps"] if relative_depth(step["block"], blocks) < PATCH_EARLY]
     largest = max(steps, key=lambda step: step["value"])
     return {
