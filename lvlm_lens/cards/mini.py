@@ -72,6 +72,13 @@ class Speaker:
         more = {"images": list(pictures)} if pictures is not None else {}
         return self.processor(text=prompts, return_tensors="pt", padding=True, add_special_tokens=False, **more)
 
+    def _cast(self, inputs: Any) -> Any:
+        """The inputs as the model takes them: pixels in its dtype."""
+        inputs.pop("token_type_ids", None)
+        if "pixel_values" in inputs:
+            inputs["pixel_values"] = inputs["pixel_values"].to(self.model.dtype)
+        return inputs
+
     @torch.no_grad()
     def replies(
         self, texts: Sequence[str], pictures: Sequence[Image.Image] | None = None, tokens: int = 24
@@ -80,9 +87,8 @@ class Speaker:
         found = []
         for start in range(0, len(texts), BATCH):
             some = slice(start, start + BATCH)
-            inputs = self._inputs(texts[some], None if pictures is None else pictures[some])
-            inputs.pop("token_type_ids", None)
-            made = self.model.generate(**inputs.to(self.model.dtype), max_new_tokens=tokens)
+            inputs = self._cast(self._inputs(texts[some], None if pictures is None else pictures[some]))
+            made = self.model.generate(**inputs, max_new_tokens=tokens)
             found += self.tokenizer.batch_decode(made[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
         return found
 
@@ -110,9 +116,8 @@ class Speaker:
         try:
             for start in range(0, len(texts), BATCH):
                 some = slice(start, start + BATCH)
-                inputs = self._inputs(texts[some], None if pictures is None else pictures[some])
-                inputs.pop("token_type_ids", None)
-                self.model(**inputs.to(self.model.dtype), use_cache=False, logits_to_keep=1)
+                inputs = self._cast(self._inputs(texts[some], None if pictures is None else pictures[some]))
+                self.model(**inputs, use_cache=False, logits_to_keep=1)
                 found.append(torch.stack([seen[block] for block in range(len(self.blocks))], 1).float().numpy())
         finally:
             for handle in handles:
