@@ -101,7 +101,7 @@ def datasets() -> list[str]:
         "from lvlm_lens.data.matching import form_pairs",
         "from lvlm_lens.data.typography import to_typographic",
         "",
-        'shown = to_typographic(load_dataset("advbench"), layout="figstep", forms=("picture",))',
+        'shown = to_typographic(load_dataset("xstest"), layout="figstep", forms=("picture",))',
         "pairs = form_pairs(shown)",
         "```",
     ]
