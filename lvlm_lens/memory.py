@@ -38,6 +38,7 @@ class Memory:
         weights: of the model; beside: what is there before and while it runs (on the CPU: Python and its libraries,
             those that are loaded later counted in).
         row: of one row of a batch at its widest place; batch: rows per forward; lens: logits of one batch's lens.
+        measures: products of the unembedding with itself, of the model and its twin, and the twin's own head.
         patching: of one wave of patched cells and the state recorded for them.
         backbone: weights of the language-only backbone that is read, where the model waits beside it (on the CPU).
         twin: of shuffling the largest part of a weight; tables: of SASA's features and of one probe on them (CPU).
@@ -49,6 +50,7 @@ class Memory:
     row: float
     batch: int
     lens: int
+    measures: int
     patching: int
     backbone: int
     twin: int
@@ -80,6 +82,7 @@ class Memory:
             row=_row_bytes(anatomy, tokens, size),
             batch=batch,
             lens=lens,
+            measures=_measures(anatomy, size, config.twin and config.quantize is None),
             patching=_patching(anatomy, tokens, config.pairs, size) if config.pairs and data.pairs() else 0,
             backbone=_weights(backbone, size, None) if backbone is not None and on_cpu else 0,
             twin=min(largest, PART) * (8 + 2 * size) if config.twin and config.quantize is None else 0,
@@ -92,7 +95,7 @@ class Memory:
         """The whole."""
         reading = self.batch * self.row + self.lens + self.tables
         beside_model = self.backbone + self.batch * self.row
-        return round(self.weights + self.beside + max(reading, beside_model, self.patching, self.twin))
+        return round(self.weights + self.beside + max(reading, beside_model, self.measures, self.patching, self.twin))
 
     @property
     def largest_batch_size(self) -> int:
@@ -121,6 +124,13 @@ def _tables(rows: int, vocabulary: int) -> int:
     table = 4 * rows * vocabulary
     held = 22 * table if table <= IN_MEMORY else table
     return held + 4 * table
+
+
+def _measures(anatomy: Anatomy, size: int, twin: bool) -> int:
+    """``W'W`` of an unembedding in float64, as it is and centred, while one more is made of pieces of 8,192 tokens."""
+    square, head = 8 * anatomy.d_model**2, anatomy.vocab_size * anatomy.d_model * size
+    pieces = 8 * min(8192, anatomy.vocab_size) * anatomy.d_model
+    return (4 * square + head if twin else 2 * square) + square + pieces
 
 
 def _patching(anatomy: Anatomy, tokens: int, pairs: int, size: int) -> int:
