@@ -21,7 +21,7 @@ from .machine import forward_seconds, linear_seconds
 from .memory import Memory
 from .models.anatomy import Anatomy, resolve
 from .models.loading import BACKBONES, empty_checkpoint, read_dtype
-from .speed import Speed, figure_seconds, probe_seconds, shuffle_seconds, wide_fit_seconds
+from .speed import Speed, figure_seconds, probe_seconds, product_seconds, shuffle_seconds, wide_fit_seconds
 from .stages import stages
 from .stages.inputs import best_device, in_words_only
 from .stages.stage import Plan
@@ -143,6 +143,8 @@ def _speed(
         probe=probe,
         probe_plain=plain,
         wide_fit=wide_fit_seconds(max(min(64, items // 2), 8), anatomy.vocab_size) if config.sasa else 0.0,
+        product=product_seconds(device, torch.float32),
+        product_double=product_seconds("cpu", torch.float64),
         shuffle=shuffle_seconds(max(anatomy.embed.weight.numel(), 1), device, dtype) if config.twin else 0.0,  # type: ignore[union-attr, operator]
         figure=figure_seconds(),
         load=3.0 + parameters * torch.finfo(dtype).bits / 8 / _DISK,
@@ -155,6 +157,8 @@ def _seconds(work: Work, speed: Speed) -> float:
         + work.steps * speed.step
         + work.probes * speed.probe
         + work.probes_plain * speed.probe_plain
+        + work.products * speed.product
+        + work.products_double * speed.product_double
         + work.wide_fits * speed.wide_fit
         + work.shuffled * speed.shuffle
         + work.figures * speed.figure

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from .defenses.probe import LogisticProbe
-from .machine import clock
+from .machine import clock, seconds
 from .measures.linear_probe import LinearProbe
 from .models.twin import PART, shuffle, unshuffle
 from .plots.theme import new_figure, save_figure, theme
@@ -22,6 +22,8 @@ class Speed:
     Attributes:
         row: one prompt through the whole model, in batches of the asked size; step: one decoding step of a batch.
         probe, probe_plain: one probe on one block with and without shuffles; wide_fit: one on first-token logits.
+        product, product_double: one multiply-add of a matrix product in float32, where the model is, and in float64, on
+            the processor.
         shuffle: one weight put into random order, and back; figure: one figure, PNG and SVG; load: the model, from
             disk.
     """
@@ -31,6 +33,8 @@ class Speed:
     probe: float
     probe_plain: float
     wide_fit: float
+    product: float
+    product_double: float
     shuffle: float
     figure: float
     load: float
@@ -57,6 +61,12 @@ def wide_fit_seconds(n: int, vocabulary: int) -> float:
     start = clock()
     LogisticProbe(1.0).fit(rows, np.arange(n) % 2)
     return clock() - start
+
+
+def product_seconds(device: str, dtype: torch.dtype) -> float:
+    """One multiply-add of a matrix product large enough that arithmetic, not memory, sets its speed."""
+    x = torch.randn(1024, 1024, device=device, dtype=dtype)
+    return seconds(lambda: x @ x, device) / len(x) ** 3
 
 
 def shuffle_seconds(largest: int, device: str, dtype: torch.dtype) -> float:

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from lvlm_lens import LVLM, memory
 from lvlm_lens.cli import main
 from lvlm_lens.config import SweepConfig
 from lvlm_lens.estimate import estimate_sweep
 from lvlm_lens.machine import clock
+from lvlm_lens.measures.refusal_lens import RefusalLens
+from lvlm_lens.measures.registry import MEASURES
+from lvlm_lens.measures.spec import LensSize, Products
+from lvlm_lens.measures.tuned_lens import train_tuned_lens, training_products
+from lvlm_lens.measures.unembedding import Unembedding
 from lvlm_lens.models.loading import empty_checkpoint
 from lvlm_lens.models.tiny import tiny_model
+from lvlm_lens.stages.measuring import lens_work, parse_measures
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +76,40 @@ def test_both_sweeps_take_twice_the_time_and_the_memory_of_one(tmp_path, capsys)
     one = estimate_sweep(SweepConfig(limit=40))
     assert both["sweeps"] == 2 and both["forwards"] == pytest.approx(2 * one["forwards"], abs=1)
     assert both["peak_bytes"] == pytest.approx(one["peak_bytes"], rel=0.2)
+
+
+@pytest.mark.parametrize("twin", [False, True])
+def test_the_refusal_lens_counts_what_torch_counts(twin):
+    """PyTorch's own counter of floating-point operations, two a multiply-add, while both cosines are computed."""
+    rng = np.random.default_rng(0)
+    states, labels, refusal = rng.standard_normal((12, 3, 16)).astype(np.float32), np.arange(12) % 2, [3, 8]
+    counted = 0
+    for _ in range(1 + twin):
+        head = Unembedding(torch.randn(200, 16), None)
+        with FlopCounterMode(display=False) as counter:
+            for centred in (False, True):
+                RefusalLens(head, refusal, centred, replicates=10, permutations=10).fit(states, labels)
+        counted += counter.get_total_flops()
+    words = (1 + twin) * 2 * states.size * len(refusal)  # h r, which has no width
+    size = LensSize(items=12, blocks=3, width=16, vocabulary=200, twin=twin)
+    assert MEASURES["refusal_lens"].products(size) == Products(double=counted / 2 - words)
+
+
+def test_the_tuned_lens_counts_what_torch_counts():
+    rows, blocks, width, vocabulary = 100, 3, 8, 50
+    states = np.random.default_rng(0).standard_normal((rows, blocks, width)).astype(np.float32)
+    with FlopCounterMode(display=False) as counted:
+        train_tuned_lens(Unembedding(torch.randn(vocabulary, width), None), states, range(blocks))
+    solved = (blocks - 1) * 4 * (4 / 3) * width**3  # four penalties; the counter knows no solve
+    said = training_products(rows, blocks, width, vocabulary)
+    assert said.single + said.double - solved == pytest.approx(counted.get_total_flops() / 2, rel=1e-9)
+
+
+def test_the_measures_line_holds_the_head_squared():
+    """At the width of LLaVA-1.5-7B the head's product with itself is a multiply-add of 5e11, twice with the twin."""
+    size = LensSize(items=24, blocks=2, width=4096, vocabulary=32064, twin=True)
+    work = lens_work(parse_measures("default"), size)
+    assert work.products == 0 and work.products_double == pytest.approx(2 * 32064 * 4096**2, rel=0.01)
 
 
 def test_against_base_needs_an_adapter(capsys):

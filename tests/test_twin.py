@@ -4,6 +4,7 @@ import contextlib
 import copy
 import os
 import signal
+import weakref
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from lvlm_lens import LVLM, gather
+from lvlm_lens.config import SweepConfig
 from lvlm_lens.data import ImageObject, Sample
 from lvlm_lens.errors import ModelError, NumericalError
 from lvlm_lens.measures.unembedding import unembedding_of
@@ -19,6 +21,9 @@ from lvlm_lens.models import twin as twin_module
 from lvlm_lens.models.placement import off_its_device
 from lvlm_lens.models.tiny import tiny_model
 from lvlm_lens.models.weights import full_hash
+from lvlm_lens.scale.jobs.reading import ReadingJob
+from lvlm_lens.stages import inputs as stages_inputs
+from lvlm_lens.stages import reading
 
 
 def picture(seed: int = 0) -> Image.Image:
@@ -175,11 +180,32 @@ def test_hash_and_lens_of_an_offloaded_model_are_the_models(places):
     assert away.device == torch.device("cpu")
 
 
+def test_a_worker_lets_the_model_go_before_it_loads_the_backbone(monkeypatch, tmp_path):
+    loaded, alive = [], []
+    inputs, backbone = stages_inputs.load_inputs, reading.load_backbone
+
+    def load_inputs(config):
+        model, data = inputs(config)
+        loaded.extend([weakref.ref(model.model), weakref.ref(model.anatomy.embed.weight)])
+        return model, data
+
+    def load_backbone(config, device):
+        alive.extend(kept() is not None for kept in loaded)
+        return backbone(config, device)
+
+    monkeypatch.setattr(stages_inputs, "load_inputs", load_inputs)
+    monkeypatch.setattr(reading, "load_backbone", load_backbone)
+    job = ReadingJob.of_sweep(SweepConfig(limit=24), str(tmp_path / "run"), "backbone")
+    opened = job.open()
+    assert alive == [False, False]
+    assert opened.shards and opened.compute(opened.shards[0]) == "done"
+    assert job.finished() == {opened.shards[0]}
+
+
 def test_the_backbone_comes_when_the_model_has_been_read(monkeypatch):
     """One model on the device at a time: the model is done before the backbone is loaded, and waits elsewhere."""
-    from lvlm_lens.config import SweepConfig
+
     from lvlm_lens.data.registry import load_dataset
-    from lvlm_lens.stages import reading
 
     order: list[str] = []
     load, data = reading.load_backbone, load_dataset("mini", limit=24)

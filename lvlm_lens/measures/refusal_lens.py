@@ -23,7 +23,7 @@ from ..stats.curve import Curve
 from ..stats.resampling import permute_labels, weighted_mean
 from .blocks import iterate
 from .measure import Measure, two_kinds
-from .spec import Measured, MeasureSpec
+from .spec import LensSize, Measured, MeasureSpec, Products
 from .study import Study
 from .unembedding import Unembedding, token_ids
 
@@ -143,8 +143,18 @@ def _compute(study: Study) -> Measured:
     return Measured(curves[False], {"refusal_lens_centred": curves[True]})
 
 
+def _products(size: LensSize) -> Products:
+    """``W'W`` once a head, then ``h (W'W)`` for each item and block, centred and not.
+
+    Of the closed form only: with a bias or soft-capped logits the plain form is used, and what it takes is not counted.
+    """
+    heads = 1 + int(size.twin)
+    once, each = size.vocabulary * size.width**2, size.items * size.blocks * size.width**2
+    return Products(double=heads * (once + 2.0 * each))
+
+
 SPEC = MeasureSpec(
     "refusal_lens", "expression", "cheap", RefusalLens.source,
     "refusal cosine of the lens, unsafe minus safe prompts (mean-centred beside it)", _compute, default=True,
-    probes=0.6, planted="refusal", variants=("refusal_lens_centred",),
+    probes=0.6, products=_products, planted="refusal", variants=("refusal_lens_centred",),
 )  # fmt: skip

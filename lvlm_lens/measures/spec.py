@@ -66,6 +66,30 @@ class Size:
 
 
 @dataclass(frozen=True)
+class LensSize:
+    """What the arithmetic of a lens over the vocabulary depends on.
+
+    Attributes:
+        items: labelled items; blocks: how many were read; width: of the residual stream; vocabulary: rows of the head.
+        twin: whether the random twin, which has a head of its own, is read too.
+    """
+
+    items: int
+    blocks: int
+    width: int
+    vocabulary: int
+    twin: bool
+
+
+@dataclass(frozen=True)
+class Products:
+    """Multiply-adds of matrix products: in float32 where the model is, and in float64 on the processor."""
+
+    single: float = 0.0
+    double: float = 0.0
+
+
+@dataclass(frozen=True)
 class MeasureSpec:
     """How one measure is computed for a model.
 
@@ -82,6 +106,7 @@ class MeasureSpec:
         expected: baselines whose absence is printed beside its role.
         rows: rows that it puts through the whole model, beyond what the sweep has read.
         probes: its arithmetic in one block, in linear probes of one block.
+        products: its matrix products as wide as the model or its vocabulary, beyond rows and probes.
         planted: one of :data:`PLANTED`, what it has to find in models whose answer is known; empty where ``untested``.
         variants: names among its other curves that are held against the same.
         untested: why such models cannot test it; empty where they do.
@@ -98,6 +123,7 @@ class MeasureSpec:
     expected: tuple[str, ...] = ("random_twin",)
     rows: Callable[[Size], int] = lambda size: 0
     probes: float = 0.5
+    products: Callable[[LensSize], Products] = lambda size: Products()
     planted: str = ""
     variants: tuple[str, ...] = ()
     untested: str = ""

@@ -35,7 +35,7 @@ from ..stats.auroc import weighted_auroc
 from ..stats.curve import curve_from_draws
 from ..stats.resampling import Resampling, permute_labels, weighted_mean
 from ..storage.arrays import load_arrays, save_arrays
-from .spec import Measured, MeasureSpec
+from .spec import LensSize, Measured, MeasureSpec, Products
 from .study import Study
 from .unembedding import Unembedding
 
@@ -43,6 +43,8 @@ CHATS, TOKENS, ANSWER = 96, 24, 16
 """Chats trained on, positions drawn from each, and tokens of an answer."""
 
 _RIDGES = (1e-3, 1e-2, 1e-1, 1.0)
+_STEPS, _BATCH, _LOOK = 20, 256, 5
+"""Steps of Adam, rows of one, and steps between two looks at the rows kept apart."""
 
 
 def _logits(lens: Unembedding, states: torch.Tensor) -> torch.Tensor:
@@ -103,9 +105,9 @@ def train_tuned_lens(
     states: np.ndarray,
     blocks: Sequence[int],
     groups: Any = None,
-    steps: int = 20,
+    steps: int = _STEPS,
     rate: float = 3e-4,
-    batch: int = 256,
+    batch: int = _BATCH,
     seed: int = 0,
     trained_on: Sequence[str] = (),
 ) -> TunedLens:
@@ -148,7 +150,7 @@ def train_tuned_lens(
             loss = _kl(lens, h[rows] + h[rows] @ a.T + b, final[rows])
             a.grad, b.grad = torch.autograd.grad(loss, [a, b])
             adam.step()
-            if step % 5 == 4 or step == steps - 1:
+            if step % _LOOK == _LOOK - 1 or step == steps - 1:
                 with torch.no_grad():
                     now = float(_kl(lens, h[held] + h[held] @ a.T + b, final[held]))
                 if now < best:
@@ -270,11 +272,35 @@ def _compute(study: Study) -> Measured:
     return Measured(curve, others, table)
 
 
+def training_products(rows: int, blocks: int, width: int, vocabulary: int) -> Products:
+    """Of :func:`train_tuned_lens` with its defaults, on so many rows in groups of equal size."""
+    apart = rows // 5
+    used, square = rows - apart, float(width) ** 2
+    look = vocabulary * width + square  # a row through the map and the head
+    looks = apart * (1 + len(_RIDGES) + -(-_STEPS // _LOOK))
+    steps = 2 * _STEPS * min(_BATCH, used)  # there and back
+    # LU, then as many right-hand sides as the width, then the map of the mean
+    solved = len(_RIDGES) * ((1 / 3 + 1) * width + 1) * square
+    return Products(
+        single=float(rows) * vocabulary * width + (blocks - 1) * (looks + steps) * look,
+        double=(blocks - 1) * (2 * used * square + solved),
+    )
+
+
+def _products(size: LensSize) -> Products:
+    """Training on the chats of a third of the items, then both lenses on the others."""
+    chats = min(CHATS, max(1, size.items // 3))
+    trained = training_products(chats * TOKENS, size.blocks, size.width, size.vocabulary)
+    head = size.vocabulary * size.width
+    read = (size.items - chats) * (head + size.blocks * (2.0 * head + size.width**2))
+    return Products(trained.single + read, trained.double)
+
+
 SPEC = MeasureSpec(
     "tuned_lens", "expression", "forward",
     "arXiv 2303.08112 [code]; ridge start after arXiv 2303.09435 [abs]; AUROC on held-out groups [own]",
     "the same through a lens trained on the model's own chats (not counted: a trained map turns perceived "
     "danger into words before the model does)", _compute, votes=False, expected=(),
     rows=lambda size: 3 * min(CHATS, size.items),  # prompts, their answers (about a row more), both together
-    planted="refused danger",
+    products=_products, planted="refused danger",
 )  # fmt: skip

@@ -18,7 +18,7 @@ from ..locate.locating import Located
 from ..measures.draws import save_curves
 from ..measures.evidence import Evidence
 from ..measures.registry import MEASURES
-from ..measures.spec import HEADLINES, ROLE_NAMES, Size
+from ..measures.spec import HEADLINES, ROLE_NAMES, LensSize, Size
 from ..measures.study import Study
 from ..measures.unembedding import Unembedding
 from ..measures.unembedding import twin_lens as twin_lens
@@ -55,6 +55,12 @@ def measuring_work(names: Sequence[str], items: int, n_blocks: int, heads: int, 
         rows=rows_forward(names, items, n_blocks, heads), probes=once * (1.3 if twin else 1.0),
         figures=sum(name in ("head_attribution", "knockout_flow", ROBUSTNESS) for name in names),
     )  # fmt: skip
+
+
+def lens_work(names: Sequence[str], size: LensSize) -> Work:
+    """Matrix products of the lenses among the named measures, over the vocabulary."""
+    found = [MEASURES[name].products(size) for name in names if name in MEASURES]
+    return Work(products=sum(one.single for one in found), products_double=sum(one.double for one in found))
 
 
 def measure_stage(
@@ -141,10 +147,10 @@ class Measuring(Stage):
     def cost(self, plan: Plan) -> Mapping[str, Work]:
         """Forwards and arithmetic of the measures asked for."""
         names, anatomy = parse_measures(plan.settings.measures), plan.model.anatomy
-        work = measuring_work(
-            names, len(plan.data), plan.model.n_blocks, anatomy.n_heads, plan.kept, plan.settings.twin
-        )
-        return {"measures": work}
+        items, twin = len(plan.data), plan.settings.twin
+        work = measuring_work(names, items, plan.model.n_blocks, anatomy.n_heads, plan.kept, twin)
+        lens = lens_work(names, LensSize(items, plan.kept, anatomy.d_model, anatomy.vocab_size, twin))
+        return {"measures": work + lens}
 
     def run(self, run: Run) -> Mapping[str, Any]:
         """Measure, or read what was measured."""

@@ -17,6 +17,8 @@ class Work:
             share of blocks times positions.
         steps: decoding steps, each one forward of a single token a row.
         probes: probes of one block fitted with the null's shuffles; probes_plain: fitted without them.
+        products: multiply-adds of wide matrix products in float32, where the model is; products_double: in float64, on
+            the processor.
         wide_fits: logistic probes on first-token logits.
         shuffled: weights put into random order, and back.
         figures: figures that are drawn.
@@ -27,6 +29,8 @@ class Work:
     steps: float = 0.0
     probes: float = 0.0
     probes_plain: float = 0.0
+    products: float = 0.0
+    products_double: float = 0.0
     wide_fits: float = 0.0
     shuffled: float = 0.0
     figures: int = 0
@@ -38,7 +42,9 @@ class Work:
         return Work(**counts, note="; ".join(note for note in (self.note, other.note) if note))
 
 
-_COUNTS = ("rows", "steps", "probes", "probes_plain", "wide_fits", "shuffled", "figures")
+_COUNTS = (
+    "rows", "steps", "probes", "probes_plain", "products", "products_double", "wide_fits", "shuffled", "figures",
+)  # fmt: skip
 
 
 def batches_of(items: float, size: int) -> int:

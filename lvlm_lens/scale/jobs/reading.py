@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ...config import SweepConfig
 from ...errors import ModelError
 from ...storage.pieces import Pieces
 from ..job import Opened
+
+if TYPE_CHECKING:
+    from ...lens import LVLM
 
 _held = ExitStack()
 """Keeps the twin's weights shuffled for as long as the worker's process lives."""
@@ -68,15 +72,19 @@ class ReadingJob:
 
         model, data = load_inputs(self.config)
         claim_folder(Path(self.folder), self.schema, self.config, model, data)
-        items, reader = data, model
+        items = data
+        reader: LVLM | None = model
         if self.reader in ("lvlm_in_words", "backbone"):
             items = said_in_words(data)
             if len({sample.harmful for sample in items}) < 2:
                 items = items[:0]
         if self.reader == "backbone" and len(items):
-            found = load_backbone(self.config, str(model.device))
-            items, reader = (items, found) if found is not None else (items[:0], model)
-        if self.reader == "twin":
+            device = str(model.device)
+            del model, reader  # one model on the device at a time
+            gc.collect()  # its modules and hooks name one another
+            found = load_backbone(self.config, device)
+            items, reader = (items, found) if found is not None else (items[:0], None)
+        elif self.reader == "twin":
             shuffled = model.random_twin(self.config.seed)
             try:
                 reader = _held.enter_context(shuffled)
@@ -84,6 +92,7 @@ class ReadingJob:
                 items = items[:0]
 
         def compute(shard: str) -> Literal["done", "busy"]:
+            assert reader is not None, "without a backbone there is no shard"
             read_shard(reader, items, self._place, self.config, int(shard))
             return "done"
 
