@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
@@ -19,6 +19,9 @@ from .activations.neighbours import to_nnsight, to_transformer_lens
 from .data import Sample
 from .models.loaded import LoadedModel
 
+if TYPE_CHECKING:
+    from .remote import RemoteLVLM
+
 
 class LVLM(LoadedModel):
     """A vision-language model, or its language-only backbone, ready to be looked into.
@@ -26,6 +29,16 @@ class LVLM(LoadedModel):
     See :class:`~lvlm_lens.models.loaded.LoadedModel` for what it is made of; ``LVLM(model, processor)`` takes a pair
     that is loaded already.
     """
+
+    @staticmethod
+    def remote(name: str, where: bool | str = True, **options: Any) -> RemoteLVLM:
+        """A model that no card of ours holds, on NDIF through nnsight: captures and last-token patches, nothing else.
+
+        Arguments, errors and limits are those of :class:`lvlm_lens.RemoteLVLM`, which it returns.
+        """
+        import lvlm_lens  # the public face knows the rooms above this one, so no arrow of this file points upwards
+
+        return lvlm_lens.RemoteLVLM(name, where, **options)
 
     def check(self) -> None:
         """A few short forwards prove that its parts are where the table says; see :mod:`.activations.check_anatomy`."""

@@ -120,7 +120,8 @@ def test_a_model_on_this_machine_is_no_hub_id():
 
 def test_a_server_that_cannot_be_asked(monkeypatch):
     """The request is made as for NDIF and fails in one line; the rehearsal's folder stands for the hub id."""
-    remote = RemoteLVLM("mini", "local")
+    remote = LVLM.remote("mini", "local")
+    assert isinstance(remote, RemoteLVLM)
     monkeypatch.setattr(remote, "_where", "http://127.0.0.1:9")
     from nnsight.modeling import huggingface
 
