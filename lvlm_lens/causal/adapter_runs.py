@@ -189,7 +189,8 @@ def compare_with_whole(
 ) -> Checked | None:
     """Hold ``count`` configurations, drawn at random, against whole forwards; ``None`` where none skips a block.
 
-    The noise is what the same whole forward does in another batch shape; see :mod:`.verification`.
+    The noise is what the same whole forward does in another batch shape; see
+    :mod:`lvlm_lens.interventions.verification`.
     """
     model = runs.model
     able = [config for config in configs if runs.reason is None and runs.nearest(config, recorded)[1] > 0]

@@ -26,7 +26,7 @@ class DatasetCard:
     """One published data set.
 
     Attributes:
-        name: the word for :func:`lvlm_lens.data.load_dataset`; aliases: other spellings.
+        name: the word for :func:`lvlm_lens.load_dataset`; aliases: other spellings.
         title, citation, licence, homepage: as the authors give them.
         download: what to fetch, in one sentence.
         files: what must lie under the root; ``a|b`` means either, a trailing ``/`` a folder, ``*`` any name.

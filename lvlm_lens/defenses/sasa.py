@@ -13,7 +13,7 @@ independent reimplementation ([3P]); the paper's probe training size, other mode
    Unsafe: a fixed refusal.  Safe: the original model generates, untouched.
 
 Whether the projection helps is only told by the same probe, at the same training size, without it:
-``control="no_projection"`` is that reference, and :func:`~lvlm_lens.defenses.sasa_map.sasa_report` sets the two
+``control="no_projection"`` is that reference, and :func:`~lvlm_lens.defenses.sasa_report.sasa_report` sets the two
 side by side.
 """
 

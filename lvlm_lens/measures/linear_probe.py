@@ -7,8 +7,8 @@ samples scored by the same fitted probe (same fold).  The interval is a cluster 
 the out-of-fold scores (it does not refit, as is usual); the null refits everything on labels shuffled
 within the group structure (:func:`~lvlm_lens.stats.resampling.permute_labels`).
 
-Fast because one rotation of a block's training rows serves every C and every shuffle (:mod:`.logistic`).
-Blocks are read one at a time.
+Fast because one rotation of a block's training rows serves every C and every shuffle
+(:mod:`~lvlm_lens.stats.logistic`).  Blocks are read one at a time.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class LinearProbe(BaseEstimator):
             labels that carry nothing).
         folds: outer folds, of whole groups.
         standardize: ``True``: unit variance of each feature, from the training part of the fold;
-            ``"rms"``: one scale for all features; ``False``: none (:class:`~.crossfit.Settings`).
+            ``"rms"``: one scale for all features; ``False``: none (:class:`~lvlm_lens.stats.crossfit.Settings`).
         class_weight: ``None`` or ``"balanced"``.
         permutations: label shuffles of the null; 0 for none.
         replicates: bootstrap replicates; 0 for none.

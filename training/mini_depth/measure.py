@@ -1,6 +1,7 @@
 """The three design targets, by the toolkit itself: probes by block, their onsets, and patches at the last token.
 
-* ``curve``: joint probe (:class:`lvlm_lens.locate.probe.LinearProbe`, whole quads a fold) beside its baselines.
+* ``curve``: joint probe (:class:`lvlm_lens.measures.linear_probe.LinearProbe`, whole quads a fold) beside its
+  baselines.
 * ``onsets``: first block at which the strength of the signal has reached half of its plateau
   (:mod:`lvlm_lens.stats.onset`), joint harm and harm in the words alone.
 * ``steps``: what one more block adds at the last token when the harmful picture's state is written into the run with
