@@ -439,6 +439,10 @@ def standard_study() -> list[str]:
         "More cards than 16 answer no faster, because a shard of the answers is one system, and what the driver does "
         "by itself stays: 64 cards save little over 8.",
         "",
+        "Not in these hours, because the dry run learnt to count it later: making and undoing the random twin, which "
+        "every worker does on its host (110 ns a weight on the machine of [estimates.md](estimates.md), 13 minutes for "
+        "7 billion), and the lenses' matrix products (43 s there for a LLaVA of this width).",
+        "",
         "## Where the hours go on one card",
         "",
         *table(["stage", "who computes it", *record["models"]], parts_table(record)),

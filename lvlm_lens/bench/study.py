@@ -1,10 +1,10 @@
 """What the standard study costs on 1, 8 and 64 H100, reckoned from what each stage says of itself.
 
 The study: a sweep with every measure and 200 patched pairs over 5,000 requests with a picture, then the same requests
-to 15 defences.  Nothing is run: the models are built from their published sizes without weights (PyTorch's meta
-device), and the counts are those of ``sweep --dry-run`` and ``evaluate --dry-run``.  Counts become seconds by
-:class:`Card`, whose numbers are assumptions, named and printed; only the fits of probes are timed, on one core of the
-machine that prints the table.
+to 15 defences. Nothing is run: the models are built from their published sizes without weights (PyTorch's meta
+device), and the counts are those of ``sweep --dry-run`` and ``evaluate --dry-run``, without shuffling the twin's
+weights and without the lenses' matrix products. Counts become seconds by :class:`Card`, whose numbers are
+assumptions, named and printed; only the fits of probes are timed, on one core of the machine that prints the table.
 
 What workers share is divided by their number: reading, the patch grid, and answers, of which a shard is one system, so
 16 systems never keep more than 16 cards busy and the slowest alone bounds them.  The rest (measures that run the model

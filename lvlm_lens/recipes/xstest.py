@@ -1,7 +1,7 @@
 """XSTest (arXiv 2308.01263): safe prompts that use the words of unsafe ones are refused too.
 
-The paper counts full refusals by hand; here a refusal is what the toolkit's rule ``lens`` reads, and any type of safe
-prompt of which more is refused than of the others stands in the table.
+The paper counts full refusals by hand; here a refusal is what the toolkit's rule ``lens`` reads, and every type of safe
+prompt has its row.
 """
 
 from __future__ import annotations
