@@ -36,9 +36,9 @@ class LVLM(LoadedModel):
 
         Arguments, errors and limits are those of :class:`lvlm_lens.RemoteLVLM`, which it returns.
         """
-        import lvlm_lens  # the public face knows the rooms above this one, so no arrow of this file points upwards
+        from . import RemoteLVLM  # the public face, which knows the rooms above this one
 
-        return lvlm_lens.RemoteLVLM(name, where, **options)
+        return RemoteLVLM(name, where, **options)
 
     def check(self) -> None:
         """A few short forwards prove that its parts are where the table says; see :mod:`.activations.check_anatomy`."""
