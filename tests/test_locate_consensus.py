@@ -9,6 +9,7 @@ from lvlm_lens.errors import DataError, UsageError
 from lvlm_lens.locate.consensus import change_point, consensus_role
 from lvlm_lens.locate.robustness import robustness_table, sample_and_seed, summary
 from lvlm_lens.measures.mean_difference import MeanDifference
+from lvlm_lens.plots.consensus import plot_consensus_atlas
 from lvlm_lens.stats.curve import Curve, curve_from_draws
 
 
@@ -60,6 +61,15 @@ def test_consensus_needs_more_than_half():
         consensus_role("perception", {"a": curve(flat), "b": curve(flat[:5])})
     with pytest.raises(DataError, match="at least 3 blocks"):
         change_point(curve(flat[:2]))
+
+
+def test_a_role_without_a_counted_measure_is_not_called_not_found():
+    curves = {"a": curve(ramp(4, 6))}
+    found = consensus_role("semantics", curves, excluded=("a",))
+    figure = plot_consensus_atlas({"semantics": curves}, {"semantics": found}, 12)
+    title = figure.axes[0].get_title(loc="left")
+    assert "no consensus" in str(found) and "no consensus" in title
+    assert "not found" not in str(found) + title
 
 
 def test_robustness_measures_again_and_keeps_failures_as_rows():
