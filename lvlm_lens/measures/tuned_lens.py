@@ -130,14 +130,14 @@ def train_tuned_lens(
     if names.max() + 1 < 5 or len(states) < 40:
         raise DataError(f"{len(states)} positions of {names.max() + 1} chats; a tuned lens needs 40 of 5 at least")
     apart = np.isin(names, rng.permutation(names.max() + 1)[: max(1, (names.max() + 1) // 5)])
-    x = torch.as_tensor(states, dtype=torch.float32)
+    x = torch.as_tensor(states, dtype=torch.float32).to(lens.weight.device)
     held, used = torch.from_numpy(np.flatnonzero(apart)), torch.from_numpy(np.flatnonzero(~apart))
     final = torch.cat([lens.logits(part).log_softmax(-1) for part in x[:, -1].split(512)])  # [row, vocab]
     d = x.shape[-1]
-    weights, biases = torch.zeros(len(blocks), d, d), torch.zeros(len(blocks), d)
+    weights, biases = x.new_zeros(len(blocks), d, d), x.new_zeros(len(blocks), d)
     for at in range(len(blocks) - 1):
         h, target = x[:, at], x[:, -1] - x[:, at]
-        candidates = [(torch.zeros(d, d), torch.zeros(d)), *_ridge(h[used], target[used])]
+        candidates = [(x.new_zeros(d, d), x.new_zeros(d)), *_ridge(h[used], target[used])]
         with torch.no_grad():
             scores = [float(_kl(lens, h[held] + h[held] @ a.T + b, final[held])) for a, b in candidates]
         best, (a, b) = min(scores), candidates[int(np.argmin(scores))]
@@ -166,7 +166,7 @@ def _ridge(h: torch.Tensor, target: torch.Tensor) -> list[tuple[torch.Tensor, to
     scale = torch.trace(gram) / len(gram)
     out = []
     for ridge in _RIDGES:
-        solved = torch.linalg.solve(gram + ridge * scale * torch.eye(len(gram), dtype=torch.float64), cross)  # [d, d]
+        solved = torch.linalg.solve(gram + ridge * scale * torch.eye(len(gram)).to(gram), cross)  # [d, d]
         out.append((solved.T.float(), (goal - mean @ solved).float()))
     return out
 
