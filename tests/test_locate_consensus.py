@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lvlm_lens.errors import DataError, UsageError
-from lvlm_lens.locate.consensus import change_point, consensus_role
+from lvlm_lens.locate.consensus import change_point, consensus_role, votes_text
 from lvlm_lens.locate.robustness import robustness_table, sample_and_seed, summary
 from lvlm_lens.measures.mean_difference import MeanDifference
 from lvlm_lens.plots.consensus import plot_consensus_atlas
@@ -97,3 +97,11 @@ def test_robustness_measures_again_and_keeps_failures_as_rows():
     assert position.loc["one block earlier", "shift"] == -1
     assert not position.loc["broken", "found"] and "NaN" in position.loc["broken", "reason"]
     assert by.loc["position", "same_verdict"] == 0.5
+
+
+def test_one_counted_measure_is_no_consensus():
+    curves = {"a": curve(ramp(3, 4), 1), "b": curve(ramp(3, 4), 2)}
+    assert consensus_role("perception", curves).found
+    alone = consensus_role("perception", curves, excluded=("b",))
+    assert not alone.found and alone.members["a"].found and "one measure alone is left with a vote, a" in alone.reason
+    assert alone.reason in votes_text(alone.to_dict())

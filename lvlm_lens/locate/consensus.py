@@ -90,13 +90,16 @@ def change_point(curve: Curve, confidence: float = 0.95) -> ChangePoint:
 NOBODY = "no asked measure of this role has a vote and reaches its targets on models whose answer is known"
 """Why a role has no consensus where none of its measures counts."""
 
+ALONE = "one measure alone is left with a vote, {}, and one vote is no consensus; its own role says what it found"
+"""Why a role has no consensus where a single measure counts: its false alarms would be the consensus's."""
+
 
 @dataclass(frozen=True)
 class ConsensusRole:
     """A role over several measures.
 
     Attributes:
-        name; found: more than half of the measures that count found it.
+        name; found: two measures or more count, and more than half of them found it.
         onset, onset_low, onset_high: block numbers (median over measures, interval from replicates), or ``None``.
         start, end: median change-point range over measures, block numbers, or ``None``.
         spread: smallest and largest onset among the measures that found it, or ``None``.
@@ -145,8 +148,8 @@ def votes_text(found: Mapping[str, Any]) -> str:
     """How many measures agree, from :meth:`ConsensusRole.to_dict`: one sentence for every table and page."""
     counted = [name for name in found["members"] if name not in found["excluded"]]
     seen = sum(bool(found["members"][name]["found"]) for name in counted)
-    if not counted:
-        return f"has no consensus: {NOBODY}"
+    if len(counted) < 2:
+        return f"has no consensus: {ALONE.format(counted[0]) if counted else NOBODY}"
     return f"found by {seen} of {len(counted)} counted measures"
 
 
@@ -173,8 +176,8 @@ def consensus_role(
     seen = [key for key in counted if members[key].found]
     changes = {key: change_point(curves[key]) for key in members if members[key].found and len(curves[key]) >= 3}
     plain: dict[str, Any] = {"members": members, "changes": changes, "excluded": tuple(excluded)}
-    if not counted:
-        return ConsensusRole(name, False, reason=NOBODY, **plain)
+    if len(counted) < 2:
+        return ConsensusRole(name, False, reason=ALONE.format(counted[0]) if counted else NOBODY, **plain)
     if 2 * len(seen) <= len(counted):
         missing = [f"{key} ({members[key].reason})" for key in counted if key not in seen]
         return ConsensusRole(name, False, reason=f"found by {len(seen)} of {len(counted)} measures; not by "
