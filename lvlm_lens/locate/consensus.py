@@ -127,7 +127,7 @@ class ConsensusRole:
         counted = [name for name in self.members if name not in self.excluded]
         seen = [name for name in counted if self.members[name].found]
         if not self.found:
-            return f"{self.name} {'not found' if counted else 'has no consensus'}: {self.reason}"
+            return f"{self.name} {'not found' if len(counted) > 1 else 'has no consensus'}: {self.reason}"
         assert self.spread is not None
         return (
             f"{self.name} from block {self.onset} [{self.onset_low}, {self.onset_high}], "

@@ -114,8 +114,8 @@ def _panel(
     said = (
         f"from block {found.onset} [{found.onset_low}, {found.onset_high}]" if found.found else "not found"
     ) + f", {seen_count} of {len(counted)} measures"
-    if not counted:
-        said = "no consensus, none of its measures counts"
+    if len(counted) < 2:
+        said = f"no consensus, {'one' if counted else 'none'} of its measures counts"
     axes.set_title(f"{ROLE_TITLES[role]}: {said}", pad=22 if role == "perception" else 8)
     axes.set_ylim(-0.3, 1.02)
     axes.set_yticks([0, 0.5, 1])
