@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lvlm_lens.errors import RunFolderError
+from lvlm_lens.storage.arrays import load_arrays, save_arrays
 from lvlm_lens.storage.pieces import Piece, Pieces
 
 
@@ -83,3 +84,11 @@ def test_a_writer_that_is_killed_leaves_whole_pieces(tmp_path):
     for name in pieces.names():
         piece = pieces.get(name)
         assert piece is not None and (piece.arrays["x"] == piece.facts["n"]).all() and int(name) == piece.facts["n"]
+
+
+def test_equal_content_gives_equal_bytes(tmp_path):
+    arrays, about = {"x": np.arange(3.0)}, {"head": "null", "facts": "{}", "more": "1", "last": "2"}
+    for number in range(8):
+        save_arrays(tmp_path / f"{number}.safetensors", arrays, about)
+    assert len({file.read_bytes() for file in tmp_path.iterdir()}) == 1
+    assert load_arrays(tmp_path / "0.safetensors")[1] == about

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,14 +11,22 @@ import numpy as np
 from ..errors import RunFolderError
 from .commit import replacing
 
+_ABOUT = "about"
+
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], about: dict[str, str] | None = None) -> None:
-    """Write arrays by name; ``about`` is kept as the file's metadata."""
+    """Write arrays by name; ``about`` is kept as the file's metadata.
+
+    Equal content gives equal bytes: safetensors writes several entries of metadata in an order that changes from call
+    to call, so all of ``about`` is one entry.
+    """
     from safetensors.numpy import save_file
+
+    entry = {_ABOUT: json.dumps(about, sort_keys=True)} if about else None
 
     with replacing(path) as beside:
         # asarray, since ascontiguousarray makes a vector of a single number
-        save_file({name: np.asarray(value, order="C") for name, value in arrays.items()}, beside, metadata=about)
+        save_file({name: np.asarray(value, order="C") for name, value in arrays.items()}, beside, metadata=entry)
 
 
 def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -30,6 +39,7 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
 
     try:
         with safe_open(path, "numpy") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            arrays, kept = {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            return arrays, json.loads(kept[_ABOUT]) if _ABOUT in kept else kept  # an earlier version's: entry by entry
     except (OSError, SafetensorError, ValueError) as error:
         raise RunFolderError(f"{path} cannot be read ({error}); remove it and run again") from error
