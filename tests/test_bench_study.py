@@ -57,3 +57,8 @@ def test_the_command_prints_the_table_and_keeps_the_record(tmp_path, capsys, mon
         assert all(first["hours"] > row["hours"] and first["dollars"] < row["dollars"] for row in more)
         assert one["fits_on_one_core"]["probe"] == 8 * 5.0
     assert "| patching | workers |" in "\n".join(f"| {' | '.join(map(str, row))} |" for row in study.parts_table(found))
+
+
+def test_bench_scale_asks_for_parts_by_name(capsys):
+    assert main(["bench", "scale", "--parts", "nothing"]) == 2
+    assert "no part 'nothing' of bench scale; write any of driver, ledger, workers" in capsys.readouterr().err

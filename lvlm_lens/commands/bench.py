@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", default="mini", metavar="NAME", help="sweep: the model (default: mini)")
     parser.add_argument("--dataset", default="mini", metavar="NAME", help="sweep: the data set (default: mini)")
     parser.add_argument("--limit", type=int, metavar="N", help="sweep: at most N items (default: all)")
+    parser.add_argument("--parts", metavar="LIST", help="scale: any of driver,ledger,workers (default: all)")
     add_output_options(parser)
 
 
