@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from lvlm_lens.errors import RunFolderError
 from lvlm_lens.storage.arrays import load_arrays, save_arrays
@@ -92,3 +93,8 @@ def test_equal_content_gives_equal_bytes(tmp_path):
         save_arrays(tmp_path / f"{number}.safetensors", arrays, about)
     assert len({file.read_bytes() for file in tmp_path.iterdir()}) == 1
     assert load_arrays(tmp_path / "0.safetensors")[1] == about
+
+
+def test_files_of_an_earlier_version_keep_their_entries(tmp_path):
+    save_file({"x": np.arange(3.0)}, tmp_path / "old.safetensors", metadata={"about": "{}", "curves": "[]"})
+    assert load_arrays(tmp_path / "old.safetensors")[1] == {"about": "{}", "curves": "[]"}

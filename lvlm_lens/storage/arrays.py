@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import RunFolderError
 from .commit import replacing
 
-_ABOUT = "about"
+_ABOUT = "all entries"
 
 
 def save_arrays(path: Path, arrays: Mapping[str, np.ndarray], about: dict[str, str] | None = None) -> None:
@@ -40,6 +40,8 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
         with safe_open(path, "numpy") as file:
             arrays, kept = {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-            return arrays, json.loads(kept[_ABOUT]) if _ABOUT in kept else kept  # an earlier version's: entry by entry
+            return arrays, json.loads(kept[_ABOUT]) if set(kept) == {
+                _ABOUT
+            } else kept  # an earlier version's: entry by entry
     except (OSError, SafetensorError, ValueError) as error:
         raise RunFolderError(f"{path} cannot be read ({error}); remove it and run again") from error
