@@ -40,8 +40,7 @@ def load_arrays(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
         with safe_open(path, "numpy") as file:
             arrays, kept = {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-            return arrays, json.loads(kept[_ABOUT]) if set(kept) == {
-                _ABOUT
-            } else kept  # an earlier version's: entry by entry
+            one_entry = set(kept) == {_ABOUT}  # an earlier version wrote entry by entry
+            return arrays, json.loads(kept[_ABOUT]) if one_entry else kept
     except (OSError, SafetensorError, ValueError) as error:
         raise RunFolderError(f"{path} cannot be read ({error}); remove it and run again") from error
