@@ -100,3 +100,14 @@ def test_no_module_needs_itself():
 
     for path in FILES:
         walk(path, ())
+
+
+def test_the_package_imports_itself_by_relative_names_only():
+    """An absolute import would pass by the tests above, which follow the relative ones."""
+    absolute = []
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [name.name for name in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+            absolute += [str(path.relative_to(ROOT)) for name in names if name.split(".")[0] == "lvlm_lens"]
+    assert not absolute
