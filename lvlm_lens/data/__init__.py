@@ -2,7 +2,7 @@
 
 One rule each: :mod:`.groups` says which samples belong together, :mod:`.limits` which ones a limit keeps.  Imports
 ``storage`` and ``stats`` at most.  One more published format: a file with its card, and its name in ``FORMATS`` of
-:mod:`.registry`; ``tests/test_data_formats.py`` reads a few invented records of it.
+:mod:`.registry`; ``tests/data/test_formats.py`` reads a few invented records of it.
 """
 
 from .dataset import Dataset, Problem
