@@ -13,6 +13,7 @@ form up to rounding, tested.]  With a bias or soft-capped logits the plain form 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,8 @@ class RefusalLens(Measure):
         weight = u.weight[torch.as_tensor(ids, device=u.weight.device)].double().cpu()
         mean = u.mean_row if self.centred else torch.zeros(h.shape[1], dtype=torch.float64)
         inner = (h @ (weight - mean).T).sum(1)
-        length = torch.sqrt(((h @ u.gram(self.centred)) * h).sum(1).clamp(min=0))
+        # |W h - mean|^2 = |W h|^2 - V mean^2
+        length = torch.sqrt((((h @ u.gram) * h).sum(1) - u.vocab * (h @ mean) ** 2).clamp(min=0))
         return (inner / (length * target).clamp(min=1e-300)).numpy()
 
     def prompt_scores(self, activations: Any) -> np.ndarray:
@@ -131,15 +133,18 @@ def _difference(values: np.ndarray, unsafe: np.ndarray) -> np.ndarray:
 
 
 def _compute(study: Study) -> Measured:
-    def fit(states: Any, lens: Any, centred: bool) -> Curve:
-        measure = RefusalLens(lens, study.evidence.refusal_ids, centred, **study.draws)
-        return measure.fit(states, study.labels, study.groups).curve_
+    def fit(states: Any, lens: Unembedding) -> dict[bool, Curve]:
+        lens = replace(lens)  # its W'W serves both forms and is freed with it: of two heads, one stands at a time
+        made = {}
+        for centred in (True, False):
+            measure = RefusalLens(lens, study.evidence.refusal_ids, centred, **study.draws)
+            made[centred] = measure.fit(states, study.labels, study.groups).curve_
+        return made
 
-    curves = {}
-    for centred in (True, False):
-        curves[centred] = fit(study.last_blocks, study.lens, centred)
-        if study.lens_twin is not None:
-            curves[centred] = curves[centred].with_baseline("random_twin", fit(*study.lens_twin, centred))
+    curves = fit(study.last_blocks, study.lens)
+    if study.lens_twin is not None:
+        twin = fit(*study.lens_twin)
+        curves = {centred: curve.with_baseline("random_twin", twin[centred]) for centred, curve in curves.items()}
     return Measured(curves[False], {"refusal_lens_centred": curves[True]})
 
 

@@ -8,7 +8,7 @@ to the positions wanted before the norm and the head, never after.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +20,9 @@ from ..lens import LVLM
 from ..models.anatomy import LOGITS
 from ..models.quantized import dense, float_dtype
 from ..models.weights import offloaded, standalone
+
+PIECE = 2**22
+"""Numbers of the unembedding that are widened at a time: 16 MiB in float32, 32 in float64."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,6 @@ class Unembedding:
     norm: Callable[[torch.Tensor], torch.Tensor] | None = None
     bias: torch.Tensor | None = None
     softcap: float | None = None
-    _gram: dict[bool, torch.Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def vocab(self) -> int:
@@ -61,7 +63,7 @@ class Unembedding:
         with torch.no_grad():
             h = self.normed(rows)
             # a narrower weight is widened piece by piece: whole, it would be a second vocabulary in float32
-            pieces = [weight] if weight.dtype == torch.float32 else weight.split(8192)
+            pieces = [weight] if weight.dtype == torch.float32 else _pieces(weight)
             out = torch.cat([h @ piece.float().T for piece in pieces], dim=-1)
             out = out if bias is None else out + bias.float()
             return out if self.softcap is None else self.softcap * torch.tanh(out / self.softcap)
@@ -76,18 +78,26 @@ class Unembedding:
     @cached_property
     def mean_row(self) -> torch.Tensor:
         """Mean over tokens of the unembedding, ``[d]`` float64 on the CPU."""
-        return torch.stack([part.double().sum(0).cpu() for part in self.weight.split(8192)]).sum(0) / self.vocab
+        return self.weight.sum(0, dtype=torch.float64).cpu() / self.vocab
 
-    def gram(self, centred: bool) -> torch.Tensor:
-        """``W'W`` of the (row-mean-centred) unembedding, ``[d, d]`` float64: ``|W h|^2 = h' (W'W) h``."""
-        if False not in self._gram:
-            total = torch.zeros(self.weight.shape[1], self.weight.shape[1], dtype=torch.float64)
-            for part in self.weight.split(8192):
-                piece = part.double().cpu()
-                total += piece.T @ piece
-            self._gram[False] = total
-            self._gram[True] = total - self.vocab * torch.outer(self.mean_row, self.mean_row)
-        return self._gram[centred]
+    @cached_property
+    def gram(self) -> torch.Tensor:
+        """``W'W`` of the unembedding, ``[d, d]`` float64 on the CPU: ``|W h|^2 = h' (W'W) h``.
+
+        Kept with this object; who needs it for one thing only asks a copy of it (:func:`dataclasses.replace`).
+        """
+        width = self.weight.shape[1]
+        total = torch.zeros(width, width, dtype=torch.float64)
+        for part in _pieces(self.weight):
+            piece = part.double().cpu()
+            total.addmm_(piece.T, piece)
+            del piece  # else it stays while the next one is made
+        return total
+
+
+def _pieces(weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Rows of a weight in parts of at most :data:`PIECE` numbers, one row at least."""
+    return weight.split(max(1, PIECE // weight.shape[1]))
 
 
 def token_ids(ids: Sequence[int] | np.ndarray, vocab: int, what: str) -> np.ndarray:
