@@ -98,6 +98,8 @@ class SweepConfig:
             value = getattr(self, name)
             if value < least:
                 raise UsageError(f"{name} is {value!r}; give a whole number of at least {least}")
+        if not 0 <= self.seed < 2**32:
+            raise UsageError(f"seed is {self.seed}; give a whole number from 0 to 2^32 - 1")
         if self.limit is not None and self.limit < 2:
             raise UsageError(f"limit is {self.limit}; at least two items are needed")
 

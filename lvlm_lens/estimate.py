@@ -21,6 +21,7 @@ from .machine import forward_seconds, linear_seconds
 from .memory import Memory
 from .models.anatomy import Anatomy, resolve
 from .models.loading import BACKBONES, empty_checkpoint, read_dtype
+from .models.placement import hold_device
 from .speed import Speed, figure_seconds, probe_seconds, product_seconds, shuffle_seconds, wide_fit_seconds
 from .stages import stages
 from .stages.inputs import best_device, in_words_only
@@ -43,6 +44,7 @@ def estimate_sweep(config: SweepConfig, runs: int = 1) -> dict[str, Any]:
     )  # fmt: skip
     empty, owner = empty_checkpoint(config.model, revision=config.revision, trust_remote_code=config.trust_remote_code)
     device = config.device or best_device()
+    hold_device(device)
     named = read_dtype(config.dtype)
     dtype = named if isinstance(named, torch.dtype) else empty.dtype
     model = LVLM(empty, owner, system=config.system)

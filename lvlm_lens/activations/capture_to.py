@@ -21,7 +21,7 @@ import torch
 
 from ..data import Sample
 from ..errors import DataError, LensError, NumericalError, SiteError
-from ..models.batching import batches
+from ..models.batching import batches, out_of_memory
 from ..models.encode import Encoded
 from ..models.loaded import LoadedModel
 from ..models.positions import Positions
@@ -163,7 +163,9 @@ class StoreJob:
         found: dict[str, torch.Tensor] = {}
         try:
             self._read(encoded if start is None else start, found.__setitem__)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
             torch.cuda.empty_cache()
             start = None
             self._read(encoded, found.__setitem__)
@@ -256,7 +258,9 @@ class StoreJob:
             encoded, good = work.pop(0)
             try:
                 self._record(writer, plans, parts, rows, piece, encoded, good, piece.last and not work)
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
                 if len(good) == 1:
                     raise NumericalError(
                         f"out of memory with a single sample ({self.data[good[0]].id!r}); use a smaller dtype or "

@@ -14,7 +14,7 @@ import torch
 
 from ..data import Sample
 from ..errors import DataError, LensError
-from ..models.batching import batches, halves
+from ..models.batching import batches, halves, out_of_memory
 from ..models.encode import Encoded
 from ..models.loaded import LoadedModel
 from ..progress import step
@@ -62,7 +62,9 @@ def run_batches(
             continue
         try:
             result = work(encoded if features is None else features.apply(encoded))
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
             pending[:0] = halves(good, data)
             continue
         yield good, result

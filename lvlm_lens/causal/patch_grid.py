@@ -30,6 +30,7 @@ from ..interventions.recording import Recording, record
 from ..interventions.verification import joined
 from ..interventions.verification import verify as compare_cells
 from ..lens import LVLM
+from ..models.batching import out_of_memory
 from ..models.encode import Encoded
 from ..models.positions import Layout, Positions
 from ..progress import part, step
@@ -238,7 +239,9 @@ class GridWork:
             with _masked_kernel(self._plan.model), part(self.finished / total, (self.finished + len(batch)) / total):
                 asked = verify if not self._verification["cells"] else 0
                 found = _run(self._plan, [self.pairs[n] for n in batch], batch, asked)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
             if len(batch) == 1:
                 raise NumericalError("out of memory with a single pair; use a smaller dtype or device_map") from None
             torch.cuda.empty_cache()

@@ -30,6 +30,7 @@ from torch import nn
 from ..activations.sites import Site
 from ..errors import NumericalError
 from ..models.anatomy import LOGITS
+from ..models.batching import out_of_memory
 from ..models.loaded import LoadedModel
 from .cell import Cell, Placed, Write, writing
 from .reach import CACHE, suffix_starts
@@ -56,7 +57,9 @@ def resume(
             some = todo[:count]
             try:
                 last = _wave(model, rec, [cells[n] for n in some], [starts[n] for n in some])
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
                 if len(some) == 1:
                     raise NumericalError(f"out of memory with one cell of {lengths[some[0]]} tokens") from None
                 torch.cuda.empty_cache()

@@ -52,12 +52,19 @@ def in_batches(
         batch = pending.pop(0)
         try:
             result = work(batch)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
             pending[:0] = halves(batch, samples, least)
             continue
         done += len(batch)
         step(done, total)
         yield batch, result
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether PyTorch got no memory: an error of its own kind on a GPU, its allocator's plain one on the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
 
 
 def halves(batch: Sequence[int], samples: Sequence[Sample], least: int = 1) -> list[list[int]]:

@@ -78,6 +78,7 @@ class Encoder:
         image_in_residual: False where pictures are read by cross-attention only; layouts then hold no
             image positions, and the placeholder counts as template.
         needs_image: True where the model refuses to run without a picture.
+        longest: most tokens of a prompt, or ``None`` where the model names no limit (:func:`position_limit`).
 
     Attributes:
         special_tokens: what is done with a sample whose words hold a special token: ``refuse`` (it raises), or
@@ -92,6 +93,7 @@ class Encoder:
         system: str | None = None,
         image_in_residual: bool = True,
         needs_image: bool = False,
+        longest: int | None = None,
     ) -> None:
         self.processor = processor
         self.tokenizer = tokenizer
@@ -99,6 +101,7 @@ class Encoder:
         self.system = system
         self.image_in_residual = image_in_residual
         self.needs_image = needs_image
+        self.longest = longest
         self.special = SpecialText(tokenizer, processor)
         self.special_tokens: Handling = "refuse"
         # BLIP's processors put the picture's tokens before the words by themselves
@@ -171,7 +174,8 @@ class Encoder:
             UsageError: the chat template loses the system prompt.
             ImageLostError: a sample has pictures and the prompt got no image tokens, or the reverse.
             DataError: a picture cannot be read (the message names sample and file), the words hold a special
-                token, or the processor or tokenizer fails on these samples, with whatever error.
+                token, the prompt is longer than the model's positions, or the processor or tokenizer fails on these
+                samples, with whatever error.
         """
         if not samples:
             raise DataError("no samples to encode")
@@ -309,6 +313,8 @@ class Encoder:
     ) -> Layout:
         """Find image spans and question tokens of one row."""
         attended = torch.nonzero(mask, as_tuple=True)[0].tolist()
+        if self.longest is not None and len(attended) > self.longest:
+            raise DataError(f"its prompt has {len(attended):,} tokens, and the model's positions reach {self.longest:,}")
         images: list[list[int]] = []
         if self.image_token_id is not None:
             at = torch.nonzero((ids == self.image_token_id) & (mask != 0), as_tuple=True)[0].tolist()
@@ -336,6 +342,19 @@ class Encoder:
             >= (int(offsets[i][1]) - int(offsets[i][0])) / 2
         ]
         return Layout(len(ids), attended, images, question)
+
+
+def position_limit(config: Any) -> int | None:
+    """The longest sequence that a model's positions reach, where its configuration says so.
+
+    Rotary positions of the ``dynamic`` kind are stretched by their factor beyond what the configuration names.
+    """
+    text = config.get_text_config()
+    limit = getattr(text, "max_position_embeddings", None)
+    if not isinstance(limit, int):
+        return None
+    rope = getattr(text, "rope_parameters", None) or {}
+    return int(limit * rope.get("factor", 1.0)) if rope.get("rope_type") == "dynamic" else limit
 
 
 def _named(samples: Sequence[Sample]) -> str:

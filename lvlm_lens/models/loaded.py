@@ -21,7 +21,7 @@ from ..errors import ImageLostError, ModelError
 from .adapters import AdapterRecord, measured
 from .anatomy import Anatomy, resolve
 from .batching import in_batches
-from .encode import Encoded, Encoder
+from .encode import Encoded, Encoder, position_limit
 from .loading import load_checkpoint
 from .padding import Padding
 from .weights import execution_device, quantization, weights_hash
@@ -71,6 +71,7 @@ class LoadedModel:
             system,
             image_in_residual="cross_attention" not in self.anatomy.family.flow,
             needs_image="needs_image" in self.anatomy.family.flow,
+            longest=position_limit(model.config),
         )
 
     # -- loading -----------------------------------------------------------------------------

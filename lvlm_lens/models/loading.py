@@ -23,7 +23,7 @@ from ..errors import ModelError, UsageError, near_matches
 from .adapters import CONFIG, AdapterRecord, attach, is_adapter, read_config
 from .extras import needs
 from .mini import mini_backbone_path, mini_path
-from .placement import offload_options, read_device_map, spread
+from .placement import hold_device, offload_options, read_device_map, spread
 from .processors import load_processor
 from .quantized import check_stored, fit_to_cpu, quantization_config
 from .smol import origin, smol_base_path, smol_path, smol_text_path
@@ -104,9 +104,12 @@ def load_checkpoint(
         ModelError: unknown name (with near matches), broken folder, counts that the weights do not bear out,
             pickled weights, weights that are missing or of another shape, an adapter that did not arrive, a package
             that is not installed.
-        UsageError: a dtype or device map that does not exist, quantising what is quantised.
+        UsageError: a dtype, device or device map that does not exist, a revision of something that is not on the hub,
+            quantising what is quantised.
     """
     label = str(name)
+    if device is not None:
+        hold_device(device)
     if adapter is not None:
         read_config(adapter)  # a wrong folder is found before the model is loaded
     place, hub, config = _configuration(label, revision, trust_remote_code)
@@ -163,6 +166,8 @@ def _configuration(label: str, revision: str | None, trust_remote_code: bool) ->
     place = source(label)
     hub: dict[str, Any] = {"trust_remote_code": trust_remote_code}
     if revision is not None:
+        if place != label or Path(place).exists():
+            raise UsageError(f"revision {revision!r} was given, and model {label!r} does not come from the hub")
         hub["revision"] = revision
     if Path(place).is_file():
         needs("gguf", "gguf", f"the GGUF file {Path(place).name!r}")
@@ -205,6 +210,11 @@ def source(name: str) -> str:
     path = Path(name).expanduser()
     if path.is_file() and path.suffix == ".gguf":
         return str(path)
+    if path.is_file():
+        raise ModelError(
+            f"{name!r} is a file and no model; give the folder it lies in (with config.json), or a file that ends in "
+            ".gguf"
+        )
     if path.is_dir():
         if is_adapter(path):
             base = read_config(path).get("base_model_name_or_path")

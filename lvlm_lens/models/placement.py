@@ -45,6 +45,20 @@ def read_device_map(value: Any) -> Any:
     return found
 
 
+def hold_device(device: str | torch.device) -> None:
+    """Raise :class:`UsageError` for a device that PyTorch does not know, or that this machine does not have."""
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise UsageError(f"device {str(device)!r} is not known; write cpu, cuda, cuda:1 ... or mps") from None
+    there = {"cpu": 1, "meta": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    count = there.get(found.type)
+    if count == 0:
+        raise UsageError(f"device {str(device)!r}: PyTorch finds no such device on this machine; write --device cpu")
+    if count is not None and (found.index or 0) >= count:
+        raise UsageError(f"device {str(device)!r}: PyTorch finds {count} of its kind on this machine, counted from 0")
+
+
 def spread(device_map: Any, model: nn.Module) -> Any:
     """A map whose ``""`` means "everything else", as accelerate wants it: one entry a module that is not divided.
 

@@ -19,6 +19,7 @@ from ..errors import DataError, LensError, context
 from ..lens import LVLM
 from ..measures.items import harm_labels
 from ..measures.nuisance import nuisance_features
+from ..models.loading import source
 from ..provenance import dataset_hash
 from ..storage.runfolder import RunFolder
 
@@ -46,6 +47,8 @@ def load_inputs(config: SweepConfig, need_labels: bool = True) -> tuple[LVLM, Da
             f"{left_out(data, '; ')}data set {config.dataset!r} has one class only ({int((labels == 1).sum())} "
             f"harmful, {int((labels == 0).sum())} harmless of {len(data)} items); locating needs both"
         )
+    if config.backbone is not None:
+        source(config.backbone)  # a name that is nothing is said now, not when the model has been read
     model = LVLM.from_pretrained(config.model, device=config.device or best_device(), **config.loading)
     model.encoder.special_tokens = config.special_tokens
     if not model.takes_images:

@@ -222,5 +222,10 @@ class Reading(Stage):
             except ModelError as error:  # quantised weights have none; the roles then say that they were not compared
                 run.notes.append(f"random-weight twin: not made: {error}")
         backbone = read_backbone(settings, run.model, run.data, evidence_of)
+        if backbone is None and settings.backbone is not None:
+            run.notes.append(
+                f"backbone {settings.backbone!r} was not read: no items of both labels have a picture and the same "
+                "request in words (column text_only)"
+            )
         run.found[self.name] = Read(evidence, twin, lens_of_twin, backbone)
         return {"backbone": backbone}

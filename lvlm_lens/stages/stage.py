@@ -24,6 +24,7 @@ from ..data import Dataset, Pair, Sample
 from ..errors import NumericalError
 from ..lens import LVLM
 from ..measures.items import joint_items
+from ..models.batching import out_of_memory
 from ..models.loading import BACKBONES
 from ..stats.curve import Curve
 from .inputs import without_broken
@@ -172,7 +173,9 @@ def run_stage(stage: Stage, run: Run) -> Mapping[str, Any]:
         try:
             with run.timed(stage.name), halvings_noted(run.notes, stage.name):
                 return stage.run(run)
-        except torch.OutOfMemoryError as error:
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
             if run.batch_size == 1:
                 raise NumericalError(
                     f"{stage.name}: out of memory with one row a forward; use a smaller dtype, --device-map auto or "

@@ -58,19 +58,12 @@ def audit_before(
             "tokens": sum(one["tokens"] for one in found),
             "picture_tokens": sum(one["picture_tokens"] for one in found),
         }
-        seen["whole"] = {"longest": max(one["longest"] for one in found), "limit": position_limit(base)}
+        seen["whole"] = {"longest": max(one["longest"] for one in found), "limit": base.encoder.longest}
         seen["pictures"] = {"rows": sum(one["pictures"] for one in found)}
     else:
         seen["pictures"] = audit_rows_pictures(trainer, rows, numbers)
     seen["seats"] = audit_seats(trainer.model, base, where)
     return seen
-
-
-def position_limit(base: LVLM) -> int | None:
-    """The longest sequence that the model's positions reach, where its configuration says so."""
-    config = base.model.config.get_text_config()
-    limit = getattr(config, "max_position_embeddings", None)
-    return int(limit) if isinstance(limit, int) else None
 
 
 # -- template ----------------------------------------------------------------------------------------
@@ -190,7 +183,7 @@ def audit_whole(
 ) -> None:
     """Every request is there in full, and no row is longer than the model's positions."""
     attended = batch["attention_mask"].bool()
-    limit = position_limit(base)
+    limit = base.encoder.longest
     for number, (length, _) in enumerate(lengths):
         request = int((attended[number] & ~trained[number]).sum())
         if request < length:

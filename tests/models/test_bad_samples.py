@@ -95,6 +95,18 @@ def test_memory_errors_are_no_samples_fault(llava, monkeypatch):
         llava.encode(Sample("x", "May I?"))
 
 
+def test_a_prompt_beyond_the_models_positions_is_that_samples_problem():
+    """RoPE gives numbers for any length, and a long enough prompt fills the memory: neither is a reading."""
+    model, tokenizer = tiny_model("llama")
+    model.config.max_position_embeddings = 100
+    model = LVLM(model, tokenizer)
+    samples = [Sample("short", "May I?"), Sample("long", "May I take it home? " * 40), Sample("other", "And now?")]
+    good, failed = run(model, samples)
+    assert sorted(good) == ["other", "short"] and "positions reach 100" in failed["long"]
+    model.model.config.rope_parameters = {"rope_type": "dynamic", "factor": 8.0, "rope_theta": 10000.0}
+    assert LVLM(model.model, tokenizer).encoder.longest == 800
+
+
 def test_answers_go_on_past_a_picture_that_the_processor_refuses(qwen):
     samples = [Sample("good", "May I?", (picture(),)), Sample("thin", "And this?", (picture(2, 1000),))]
     good, thin = collect_answers(qwen, samples, AnswerLedger(None, {}), max_new_tokens=2)

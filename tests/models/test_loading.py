@@ -11,8 +11,10 @@ import torch
 from PIL import Image
 
 from lvlm_lens import LVLM
+from lvlm_lens.config import SweepConfig
 from lvlm_lens.data import ImageObject, Sample
 from lvlm_lens.errors import DataError, ModelError, SiteError, UsageError
+from lvlm_lens.estimate import estimate_sweep
 from lvlm_lens.models.processors import StillVideoProcessor
 from lvlm_lens.models.tiny import tiny_model
 
@@ -213,6 +215,25 @@ def test_short_names_of_dtypes(folders):
     assert LVLM.from_pretrained(folders["llama"], dtype="bf16", check=False).dtype == torch.bfloat16
     with pytest.raises(UsageError, match=r"dtype 'bfloat17' is not known.*did you mean bfloat16"):
         LVLM.from_pretrained(folders["llama"], dtype="bfloat17")
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:99", "cuda:x"])
+def test_a_device_that_is_not_there(folders, device):
+    with pytest.raises(UsageError, match=f"device '{device}'"):
+        LVLM.from_pretrained(folders["llama"], device=device)
+    with pytest.raises(UsageError, match=f"device '{device}'"):
+        estimate_sweep(SweepConfig(model=str(folders["llama"]), device=device, limit=20))
+
+
+def test_a_revision_of_what_is_not_on_the_hub(folders):
+    for name in ("mini", folders["llama"]):
+        with pytest.raises(UsageError, match=r"revision 'v2' was given.*not come from the hub"):
+            LVLM.from_pretrained(name, revision="v2")
+
+
+def test_a_file_in_place_of_its_folder(folders):
+    with pytest.raises(ModelError, match="give the folder it lies in"):
+        LVLM.from_pretrained(folders["llama"] / "model.safetensors")
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[1]", '{"model_type": 3}', "null"])

@@ -28,6 +28,23 @@ def small():
     return model
 
 
+def test_the_processors_allocator_counts_as_memory(small):
+    """On the CPU PyTorch raises a plain RuntimeError: it is made here by asking for more than any machine has."""
+    whole = small.generate(SAMPLES, max_new_tokens=3, batch_size=8)
+    real = small.model.forward
+
+    def forward(*args, **kwargs):
+        if kwargs["input_ids"].shape[0] > 3:
+            torch.empty(2**55)
+        return real(*args, **kwargs)
+
+    small.model.forward = forward
+    assert small.generate(SAMPLES, max_new_tokens=3, batch_size=8) == whole
+    small.model.forward = lambda *args, **kwargs: torch.ones(2) @ torch.ones(3)
+    with pytest.raises(RuntimeError, match="size"):
+        small.generate(SAMPLES, max_new_tokens=3, batch_size=8)
+
+
 SAMPLES = [Sample(f"{i}", f"May I open box number {i}?", group=f"g{i}", label_joint="unsafe") for i in range(8)]
 
 
