@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
-import torch
-
 from ..data import Sample
 from ..errors import DataError, LensError
 from ..models.batching import batches, halves, out_of_memory

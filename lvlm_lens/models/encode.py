@@ -314,7 +314,8 @@ class Encoder:
         """Find image spans and question tokens of one row."""
         attended = torch.nonzero(mask, as_tuple=True)[0].tolist()
         if self.longest is not None and len(attended) > self.longest:
-            raise DataError(f"its prompt has {len(attended):,} tokens, and the model's positions reach {self.longest:,}")
+            said = f"its prompt has {len(attended):,} tokens"
+            raise DataError(f"{said}, and the model's positions reach {self.longest:,}")
         images: list[list[int]] = []
         if self.image_token_id is not None:
             at = torch.nonzero((ids == self.image_token_id) & (mask != 0), as_tuple=True)[0].tolist()
@@ -347,14 +348,12 @@ class Encoder:
 def position_limit(config: Any) -> int | None:
     """The longest sequence that a model's positions reach, where its configuration says so.
 
-    Rotary positions of the ``dynamic`` kind are stretched by their factor beyond what the configuration names.
+    Rotary positions of the ``dynamic`` kind have none: they are stretched to the length of each row.
     """
     text = config.get_text_config()
     limit = getattr(text, "max_position_embeddings", None)
-    if not isinstance(limit, int):
-        return None
     rope = getattr(text, "rope_parameters", None) or {}
-    return int(limit * rope.get("factor", 1.0)) if rope.get("rope_type") == "dynamic" else limit
+    return None if not isinstance(limit, int) or rope.get("rope_type") == "dynamic" else limit
 
 
 def _named(samples: Sequence[Sample]) -> str:

@@ -258,8 +258,8 @@ SHAPES: dict[str, Shape] = {
     ),
     "Qwen2.5-VL-7B": Shape(
         "Qwen/Qwen2.5-VL-7B-Instruct", 28, 32, _qwen2_5_vl,
-        "the printed module tree of the checkpoint; rotary sections, rotary base, norm and window in a configuration of "
-        "the 7B that musubi-tuner quotes whole (its qwen_image_utils.py)",
+        "the printed module tree of the checkpoint; rotary sections and base, norm and window in a configuration "
+        "of the 7B that musubi-tuner quotes whole (its qwen_image_utils.py)",
     ),
     "Gemma-3-4B": Shape(
         "google/gemma-3-4b-it", 34, 27, _gemma3,

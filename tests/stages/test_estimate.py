@@ -23,7 +23,6 @@ from lvlm_lens.models.loading import empty_checkpoint
 from lvlm_lens.models.tiny import tiny_model
 from lvlm_lens.stages.measuring import lens_work, parse_measures
 
-
 IN_PLACE = {torch.ops.aten.addmm_: lambda total, a, b, **more: 2 * a[0] * a[1] * b[1]}
 """The counter knows a product that is added to its own result only where the result is another tensor."""
 

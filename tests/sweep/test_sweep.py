@@ -294,7 +294,8 @@ def test_unusable_settings(tmp_path, capsys):
     assert resolve_config(str(tmp_path / "b.yaml"), {}).blocks == "3"
     for line, word in (
         ("limit: [1, 2]", "limit"), ("seed: true", "seed"), ("dataset: 3", "quotes"), ("columns: {text: 3}", "columns"),
-        ("strict: 1", "strict"), ("seed: -1", "2^32"), ("seed: 4294967296", "2^32"), ("columns: [a]", "columns"), ("special_tokens: keep", "escape"), ("[" * 5000, "read"),
+        ("seed: -1", "2^32"), ("seed: 4294967296", "2^32"), ("strict: 1", "strict"),
+        ("columns: [a]", "columns"), ("special_tokens: keep", "escape"), ("[" * 5000, "read"),
     ):  # fmt: skip
         (tmp_path / "t.yaml").write_text(line)
         code, message = fails(["sweep", "--config", str(tmp_path / "t.yaml")], capsys)
