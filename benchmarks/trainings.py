@@ -22,7 +22,6 @@ from lvlm_lens.train import Job, Settings, make_method, read_training
 from lvlm_lens.train.method import CONTROLS
 
 RECORDS = Path(__file__).parent / "trainings"
-TWO = ("benign_refusals", "shuffled")
 
 
 @dataclass(frozen=True)
@@ -41,39 +40,26 @@ class Run:
 
 RUNS: dict[str, dict[str, Run]] = {
     "mini": {
-        "spa_vl": Run(1e-3, controls=TWO),
-        # its control in words is `rational`: the same reasoning, no pictures
-        "msr_align": Run(5e-3, new_tokens=40, options={"marks": False}, controls=TWO),
+        "spa_vl": Run(1e-3),
+        "msr_align": Run(5e-3, new_tokens=40, options={"marks": False}),
         "rational": Run(5e-3, new_tokens=40, options={"reasons": "data", "marks": False}),
-        "sft": Run(1e-3, controls=TWO),
-        "vlguard": Run(1e-3, controls=()),
-        "safevlm": Run(1e-3, controls=()),
-        "srpo": Run(
-            1e-3,
-            steps=100,
-            new_tokens=40,
-            options={"draws": 4, "pairs": 1, "max_new_tokens": 32},
-            limit=64,
-            controls=(),
-        ),
+        "sft": Run(1e-3),
+        "vlguard": Run(1e-3),
+        "safevlm": Run(1e-3),
+        # all pairs of ten draws at each prefix of a quarter of the requests, as RPO takes them
+        "srpo": Run(1e-3, new_tokens=40, options={"max_new_tokens": 32}, limit=64),
         "safegrpo": Run(
-            1e-3, steps=20, batch_size=4, new_tokens=48, options={"generations": 4, "max_new_tokens": 40}, controls=()
+            5e-4,
+            new_tokens=48,
+            options={"start": 100, "start_rate": 5e-3, "max_new_tokens": 40, "marks": False},
         ),
     },
-    # 50 rows of 274 and 20 requests: minutes of one core for 135 million numbers, a sign of life and no verdict
+    # 200 rows of 274 and all requests; of the controls the one that tells verdicts from style, an hour of one core
     "smol": {
-        "rational": Run(
-            1e-3,
-            steps=50,
-            batch_size=1,
-            new_tokens=40,
-            options={"reasons": "data"},
-            controls=(),
-            limit=64,
-            test_limit=20,
-        ),
-        "msr_align": Run(1e-3, steps=50, batch_size=1, new_tokens=48, controls=(), limit=64, test_limit=20),
-        "spa_vl": Run(5e-4, steps=50, batch_size=1, controls=(), limit=64, test_limit=20),
+        "rational": Run(1e-3, batch_size=1, new_tokens=40, options={"reasons": "data"}, controls=("shuffled",)),
+        "msr_align": Run(1e-3, batch_size=1, new_tokens=48, controls=("shuffled",)),
+        # 5e-4 ended above ln 2 after 50 steps of a first try
+        "spa_vl": Run(1e-4, batch_size=1, controls=("shuffled",)),
     },
 }
 LOADING: dict[str, dict[str, Any]] = {"mini": {}, "smol": {"dtype": "bfloat16"}}

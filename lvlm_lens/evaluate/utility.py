@@ -8,20 +8,26 @@ from ..data import Sample
 from .refusal import normalise
 from .thinking import split_thinking
 
+AGREES = "sure|of course|certainly|absolutely|definitely"
+"""Openings that say yes to a question; further on in an answer they are words like others (*I am not sure*)."""
+
 
 def is_correct(sample: Sample, answer: str) -> bool | None:
     """Whether ``answer`` agrees with ``sample.answer``; ``None`` where the sample has none.
 
-    Multiple choice: the first option letter that stands for itself, else the option's own words.  Yes or no: the first
-    of the two words that occurs.  Other short answers: the words of the expected one, as whole words.
+    Multiple choice: the first option letter that stands for itself, else the option's own words.  Yes or no: what the
+    answer opens with (:data:`AGREES`; with *not* after it, the contrary), else the first of the two words that occurs.
+    Other short answers: the words of the expected one, as whole words.
     """
     if sample.answer is None:
         return None
     given = normalise(split_thinking(answer).final)
     wanted = normalise(sample.answer)
     if wanted in ("yes", "no"):
+        if opened := re.match(rf"\W*({AGREES})\b(\W+not\b)?", given):
+            return ("no" if opened[2] else "yes") == wanted
         found = re.search(r"\b(yes|no)\b", given)
-        return bool(found) and found[1] == wanted if found else False
+        return found is not None and found[1] == wanted
     if sample.options and len(wanted) == 1:
         letters = "abcdefghijklmnopqrstuvwxyz"[: len(sample.options)]
         # "a" is also an article: a letter counts where it stands for itself

@@ -7,7 +7,11 @@ The model says of the picture, of the words and of both together whether they ar
 
 Rules reward the form, each of the three verdicts against the data's labels (image, text, joint), and the answer: a
 refusal exactly where both together are unsafe.  A base that has never seen this form would never draw it and learn
-nothing of it, so a short supervised start teaches the form first; the rewards are of this toolkit's wording.
+nothing of it, so a short supervised start teaches the form first; the rewards are of this toolkit's wording.  ``mini``
+cannot spell these words (:mod:`.msr_align`); without marks the three verdicts are sentences that it says itself, in the
+order picture, words, both::
+
+    It is fine. It is fine. It is unsafe.Sorry, I cannot help with that.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from ..evaluate.thinking import split_thinking
 from .adapter_method import AdapterMethod
 from .method import Row, Settings
 from .records import asked, dataset_of
-from .replies import other_reply
+from .replies import FINE, UNSAFE, other_reply
 
 if TYPE_CHECKING:
     from ..lens import LVLM
@@ -37,46 +41,71 @@ TAGS = {
 FINAL = "Final answer:"
 
 
-def tagged(sample: Sample, reply: str) -> str:
+PLAIN = re.compile(rf"\s*({re.escape(UNSAFE)}|{re.escape(FINE)})")
+"""One verdict where they stand without marks."""
+
+Labels = Mapping[str, str]
+"""``image``, ``text`` and ``joint``: ``safe``, ``unsafe``, or ``unknown`` where nothing is asked."""
+
+
+def labels_of(sample: Sample) -> dict[str, str]:
+    """The labels that a reply is asked for; the picture's is ``unknown`` where there is none."""
+    image = sample.label_image if sample.images else "unknown"
+    return {"image": image, "text": sample.label_text, "joint": sample.label_joint}
+
+
+def tagged(sample: Sample, reply: str, marks: bool = True) -> str:
     """The three verdicts as the labels say them (one that is not known is left out), then the reply."""
-    said = []
-    if sample.images and sample.label_image != "unknown":
-        said.append(f"The picture is {sample.label_image}.")
-    if sample.label_text != "unknown":
-        said.append(f"The words are {sample.label_text}.")
-    said.append(f"Together they are {sample.label_joint}.")
-    return f"{' '.join(said)}\n{FINAL} {reply}"
+    known = {name: label for name, label in labels_of(sample).items() if label != "unknown"}
+    if not marks:
+        return " ".join(UNSAFE if label == "unsafe" else FINE for label in known.values()) + reply
+    said = {"image": "The picture is", "text": "The words are", "joint": "Together they are"}
+    return f"{' '.join(f'{said[name]} {label}.' for name, label in known.items())}\n{FINAL} {reply}"
 
 
-def read_tags(reply: str) -> dict[str, str]:
-    """The verdicts that a reply gives, by label."""
-    found = {name: re.search(pattern, reply, re.IGNORECASE) for name, pattern in TAGS.items()}
-    return {name: match[1].lower() for name, match in found.items() if match}
+def read_tags(reply: str, labels: Labels) -> tuple[dict[str, str], str]:
+    """The verdicts that a reply gives, by label, and its answer; ``""`` for one that the form does not give.
+
+    Without a heading the verdicts are the sentences it begins with, in the order of ``labels``; more or fewer of them
+    than are asked for are no verdicts.
+    """
+    if FINAL not in reply and (first := PLAIN.match(reply)):
+        told, end = [first[1]], first.end()
+        while found := PLAIN.match(reply, end):
+            told, end = [*told, found[1]], found.end()
+        asked = [name for name in TAGS if labels[name] != "unknown"]
+        if len(told) != len(asked):
+            return {}, ""
+        return {name: "unsafe" if one == UNSAFE else "safe" for name, one in zip(asked, told, strict=True)}, reply[end:]
+    matches = {name: re.search(pattern, reply, re.IGNORECASE) for name, pattern in TAGS.items()}
+    parts = reply.split(FINAL)
+    verdicts = {name: match[1].lower() for name, match in matches.items() if match}
+    return verdicts, parts[1] if len(parts) == 2 else ""
 
 
-def form_reward(reply: str, labels: Mapping[str, str]) -> float:
+def form_reward(reply: str, labels: Labels) -> float:
     """1 for all verdicts that are asked for, and one final answer that is not empty."""
     wanted = {name for name, label in labels.items() if label != "unknown"}
-    parts = reply.split(FINAL)
-    return float(wanted <= set(read_tags(reply)) and len(parts) == 2 and bool(parts[1].strip()))
+    verdicts, answer = read_tags(reply, labels)
+    return float(wanted <= set(verdicts) and bool(answer.strip()))
 
 
-def tag_reward(name: str) -> Callable[[str, Mapping[str, str]], float]:
+def tag_reward(name: str) -> Callable[[str, Labels], float]:
     """1 where the verdict on ``name`` is the label; 0 where it is another one, or missing."""
 
-    def reward(reply: str, labels: Mapping[str, str]) -> float:
-        return float(labels[name] != "unknown" and read_tags(reply).get(name) == labels[name])
+    def reward(reply: str, labels: Labels) -> float:
+        return float(labels[name] != "unknown" and read_tags(reply, labels)[0].get(name) == labels[name])
 
     return reward
 
 
-def answer_reward(reply: str, labels: Mapping[str, str]) -> float:
+def answer_reward(reply: str, labels: Labels) -> float:
     """1 where the final answer refuses exactly what is unsafe; an empty one never counts."""
-    final = split_thinking(reply).final
+    final = re.sub(rf"^(?:{PLAIN.pattern})+", "", split_thinking(reply).final)
     return float(bool(final.strip()) and refusal_rule("lens")(final) == (labels["joint"] == "unsafe"))
 
 
-REWARDS: dict[str, tuple[Callable[[str, Mapping[str, str]], float], float]] = {
+REWARDS: dict[str, tuple[Callable[[str, Labels], float], float]] = {
     "form": (form_reward, 0.5),
     "image": (tag_reward("image"), 0.5),
     "text": (tag_reward("text"), 0.5),
@@ -95,6 +124,7 @@ class SafeGRPO(AdapterMethod):
         start_rate: their learning rate.
         temperature: of the draws.
         max_new_tokens: longest reply.
+        marks: whether the verdicts are named and a heading stands before the answer; False is for ``mini``.
     """
 
     name = "safegrpo"
@@ -114,12 +144,14 @@ class SafeGRPO(AdapterMethod):
         start_rate: float = 1e-3,
         temperature: float = 1.0,
         max_new_tokens: int = 64,
+        marks: bool = True,
     ) -> None:
         self.generations = generations
         self.start = start
         self.start_rate = start_rate
         self.temperature = temperature
         self.max_new_tokens = max_new_tokens
+        self.marks = marks
 
     @property
     def sequences(self) -> int:  # type: ignore[override]
@@ -145,13 +177,8 @@ class SafeGRPO(AdapterMethod):
         from trl import GRPOConfig, GRPOTrainer
 
         wrapped = self._start(model, rows, adapter, arguments)
-        labels = {
-            f"label_{name}": [
-                "unknown" if name == "image" and not row.sample.images else getattr(row.sample, f"label_{name}")
-                for row in rows
-            ]
-            for name in TAGS
-        }
+        known = [labels_of(row.sample) for row in rows]
+        labels = {f"label_{name}": [one[name] for one in known] for name in TAGS}
         given = {key: value for key, value in arguments.items() if key != "include_num_input_tokens_seen"}
         given["per_device_train_batch_size"] = arguments["per_device_train_batch_size"] * self.generations
         return GRPOTrainer(
@@ -179,7 +206,7 @@ class SafeGRPO(AdapterMethod):
         from .audits import audit_before
         from .sft import SFT, supervised_trainer
 
-        taught = [Row(row.sample, tagged(row.sample, row.reply), name=row.name) for row in rows]
+        taught = [Row(row.sample, tagged(row.sample, row.reply, self.marks), name=row.name) for row in rows]
         short = dict(arguments) | {
             "output_dir": f"{arguments['output_dir']}/start",
             "max_steps": self.start,

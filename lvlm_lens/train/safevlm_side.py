@@ -72,7 +72,9 @@ class SideModule(nn.Module):
         """
         read = []
         for own, picture in zip(words, pictures, strict=True):
-            keys = self.tokens if picture is None else torch.cat([self.tokens, self.project(picture)])
+            keys: torch.Tensor = self.tokens  # a head that was trained on words alone reads no picture
+            if picture is not None and self.map is not None:
+                keys = torch.cat([keys, self.project(picture)])
             query = own[:1] if self.mode == "paper" else own[1:]
             found, _ = self.attention(query[None], keys[None], keys[None], need_weights=False)
             read.append(found[0].mean(0))

@@ -124,6 +124,10 @@ def test_correctness() -> None:
     assert is_correct(sample(None), "x") is None
     assert is_correct(sample("yes"), "Yes, it is.") and not is_correct(sample("yes"), "No. Yes.")
     assert not is_correct(sample("yes"), "yesterday")
+    assert is_correct(sample("yes"), "Sure, a smile is no bad start.") and not is_correct(sample("no"), "Sure.")
+    assert is_correct(sample("no"), "Of course not.") and not is_correct(sample("yes"), "Absolutely not!")
+    assert not is_correct(sample("yes"), "I am not sure.") and is_correct(sample("no"), "I am sure: no.")
+    assert not is_correct(sample("yes"), "Surely")
     options = ("a knife", "a spoon")
     assert is_correct(sample("B", options), "(b)") and is_correct(sample("B", options), "it is a spoon")
     assert not is_correct(sample("B", options), "A.")

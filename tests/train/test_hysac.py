@@ -145,10 +145,13 @@ def test_the_experiment_runs_and_writes_its_page(tmp_path):
     assert perfect.value == perfect.low == perfect.high == 1.0
     seeds = [json.loads(json.dumps(run_seed(world, seed, lambda line: None, steps=3, tuned=2))) for seed in (0, 1)]
     assert set(seeds[0]["rows"]) == {*ROWS, "probe"} and set(seeds[0]["rows"]["hysac"]) == set(SPLITS)
-    write_page(seeds, tmp_path)
+    write_page(seeds, tmp_path, tmp_path / "hysac.json")
     page = (tmp_path / "hysac.md").read_text()
     assert page.count("| 4 HySAC |") == len(SPLITS) + 2 and "| combination | paper |" in page
     assert (tmp_path / "figures" / "hysac.png").is_file()
+    kept = json.loads((tmp_path / "hysac.json").read_text())
+    cell = kept["rows"]["hysac"]["seen"]["safe text to picture R@1"]
+    assert f"| {cell['value']:.2f} [{cell['low']:.2f}, {cell['high']:.2f}] |" in page and len(kept["atlas"]) == 2
 
 
 def test_the_method_keeps_the_contract_on_mini(tmp_path):

@@ -202,7 +202,7 @@ def test_rules_reward_each_label_apart(world):
     sample = next(s for s in world.train if s.quadrant == "SSU")
     labels = {"image": "safe", "text": "safe", "joint": "unsafe"}
     whole = tagged(sample, sample.reference)
-    assert read_tags(whole) == labels
+    assert read_tags(whole, labels) == (labels, f" {sample.reference}")
     assert {name: rule(whole, labels) for name, (rule, _) in REWARDS.items()} == dict.fromkeys(REWARDS, 1.0)
     wrong = whole.replace("The picture is safe", "The picture is unsafe")
     assert {name: rule(wrong, labels) for name, (rule, _) in REWARDS.items()} == {
@@ -216,9 +216,32 @@ def test_rules_reward_each_label_apart(world):
     assert REWARDS["answer"][0]("", labels) == 0.0
 
 
+def test_rules_without_marks(world):
+    """The verdicts in mini's own words, in order; the replies are written out by hand."""
+    sample = next(s for s in world.train if s.quadrant == "SSU")
+    labels = {"image": "safe", "text": "safe", "joint": "unsafe"}
+    whole = f"It is fine. It is fine. It is unsafe.{sample.reference}"
+    assert tagged(sample, sample.reference, marks=False) == whole
+
+    def told(reply, labels=labels):
+        return {name: rule(reply, labels) for name, (rule, _) in REWARDS.items()}
+
+    assert told(whole) == dict.fromkeys(REWARDS, 1.0)
+    assert told("It is unsafe. It is fine. It is fine. Yes, it is fine.") == {
+        "form": 1.0, "image": 0.0, "text": 1.0, "joint": 0.0, "answer": 0.0,
+    }  # fmt: skip
+    short = told(f"It is fine. It is unsafe. {sample.reference}")
+    assert short == {"form": 0.0, "image": 0.0, "text": 0.0, "joint": 0.0, "answer": 1.0}
+    assert told("It is fine. It is unsafe. Yes.", {**labels, "image": "unknown", "joint": "safe"})["joint"] == 0.0
+    empty = told("It is fine. It is fine. It is fine.", {**labels, "joint": "safe"})
+    assert empty == {"form": 0.0, "image": 1.0, "text": 1.0, "joint": 1.0, "answer": 0.0}
+
+
 def test_a_request_in_words_is_asked_for_no_verdict_on_a_picture(world):
     sample = world.train[0].without_images()
-    assert set(read_tags(tagged(sample, "Yes."))) == {"text", "joint"}
+    labels = {"image": "unknown", "text": "safe", "joint": "safe"}
+    assert set(read_tags(tagged(sample, "Yes."), labels)[0]) == {"text", "joint"}
+    assert tagged(sample, "Yes.", marks=False).count("It is") == 2
 
 
 # -- settings and names ----------------------------------------------------------------------------

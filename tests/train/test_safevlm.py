@@ -50,6 +50,15 @@ def test_no_word_reaches_the_head_in_mode_paper(tiny):
         assert torch.allclose(level[0], level[1]) == same
 
 
+def test_a_head_trained_on_words_can_be_asked_with_pictures(tiny):
+    """The control in words alone: its requests of the evaluation have pictures, which such a head does not read."""
+    side = SideModule(tiny.anatomy.d_model, 0, 3).eval()
+    words, seen = read_request(tiny, Sample("a", "Is it safe?", (picture(10),)))
+    with torch.no_grad():
+        for with_picture, without in zip(side([words], [seen]), side([words], [None]), strict=True):
+            assert torch.equal(with_picture, without)
+
+
 def test_the_head_learns_words_and_pictures_together(tiny):
     """Danger is a fact about both: neither alone tells the label."""
     samples = [

@@ -1,4 +1,4 @@
-"""``python -m training.hysac OUT``: the small experiment on HySAC's parts, seed by seed, and the page made of it."""
+"""``python -m training.hysac OUT``: the small experiment on HySAC's parts, seed by seed; its page and its record."""
 
 from __future__ import annotations
 
@@ -32,4 +32,4 @@ if __name__ == "__main__":
     which = range(options.seeds) if options.seed is None else [options.seed]
     seeds = [one_seed(options.out, seed) for seed in which]
     if options.seed is None:
-        write_page(seeds, Path("docs"))
+        write_page(seeds, Path("docs"), Path("benchmarks/hysac.json"))

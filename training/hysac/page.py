@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +35,23 @@ NAMES = {
 }  # fmt: skip
 
 
-def write_page(seeds: Sequence[Mapping[str, Any]], docs: Path) -> None:
-    """Write ``hysac.md`` and its figure into ``docs``."""
+def write_page(seeds: Sequence[Mapping[str, Any]], docs: Path, record: Path) -> None:
+    """Write ``hysac.md`` and its figure into ``docs``, and the numbers of both as JSON into the file ``record``."""
     found = table(seeds)
     save_figure(draw(found, seeds), docs / "figures", "hysac")
     (docs / "hysac.md").write_text("\n".join(lines(found, seeds)) + "\n", encoding="utf-8")
+    numbers = {
+        "command": "python -m training.hysac OUT",
+        "seeds": len(seeds),
+        "steps": {"scratch": STEPS, "tuned": TUNED, "drawings": DRAWINGS},
+        "rows": {
+            row: {split: {name: asdict(cell) for name, cell in cells.items()} for split, cells in splits.items()}
+            for row, splits in found.items()
+        },
+        "atlas": [seed["atlas"] for seed in seeds],
+        "curvature": [seed["curvature"] for seed in seeds],
+    }
+    record.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
 
 
 def _at(found: Mapping[str, Any], row: str, split: str, name: str) -> Estimate | None:
@@ -52,11 +66,11 @@ def lines(found: Mapping[str, Any], seeds: Sequence[Mapping[str, Any]]) -> list[
     made = [
         "# HySAC's parts on a small world",
         "",
-        f"Written by `python -m training.hysac OUT`. {len(seeds)} seeds; each trains a CLIP of 3 + 3 "
-        f"blocks of width 64 from scratch ({STEPS} steps of 64 pairs) and tunes every row from it ({TUNED} steps of 16 "
-        f"quadruplets, each drawn {DRAWINGS} times). Quadruplets to test on: {counts}. Means over seeds with 95 % "
-        "intervals that redraw things, the same ones in every seed. The budget is minutes of one core: a row that "
-        "shows nothing here may show something with more, and no published number is at stake.",
+        f"Written by `python -m training.hysac OUT`, every number in `benchmarks/hysac.json`. {len(seeds)} seeds; each "
+        f"trains a CLIP of 3 + 3 blocks of width 64 from scratch ({STEPS} steps of 64 pairs) and tunes every row from "
+        f"it ({TUNED} steps of 16 quadruplets, each drawn {DRAWINGS} times). Quadruplets to test on: {counts}. Means "
+        "over seeds with 95 % intervals that redraw things, the same ones in every seed. The budget is minutes of one "
+        "core: a row that shows nothing here may show something with more, and no published number is at stake.",
         "",
         "![rows and blocks](figures/hysac.png)",
         "",
