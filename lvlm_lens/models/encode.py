@@ -348,12 +348,17 @@ class Encoder:
 def position_limit(config: Any) -> int | None:
     """The longest sequence that a model's positions reach, where its configuration says so.
 
-    Rotary positions of the ``dynamic`` kind have none: they are stretched to the length of each row.
+    Rotary positions of the ``dynamic`` kind have no limit, since they are stretched to the length of each row. Those of
+    the ``linear`` and ``yarn`` kinds reach their factor times the positions that the model was first trained on, which
+    many published configurations do not multiply out (Vicuna of 16,000 tokens says 4,096 and a factor of 4).
     """
     text = config.get_text_config()
     limit = getattr(text, "max_position_embeddings", None)
     rope = getattr(text, "rope_parameters", None) or {}
-    return None if not isinstance(limit, int) or rope.get("rope_type") == "dynamic" else limit
+    if not isinstance(limit, int) or rope.get("rope_type") == "dynamic":
+        return None
+    original = rope.get("original_max_position_embeddings") or limit
+    return max(limit, int((rope.get("factor") or 1.0) * original))
 
 
 def _named(samples: Sequence[Sample]) -> str:

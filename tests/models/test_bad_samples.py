@@ -15,6 +15,7 @@ from lvlm_lens.data.images import ImageFile, as_image_source
 from lvlm_lens.data.reading import read_json, read_jsonl
 from lvlm_lens.errors import DataError, ImageLostError, ModelError, UsageError
 from lvlm_lens.evaluate.answers import AnswerLedger, collect_answers
+from lvlm_lens.models.encode import position_limit
 from lvlm_lens.models.tiny import tiny_model
 
 
@@ -105,6 +106,11 @@ def test_a_prompt_beyond_the_models_positions_is_that_samples_problem():
     assert sorted(good) == ["other", "short"] and "positions reach 100" in failed["long"]
     model.model.config.rope_parameters = {"rope_type": "dynamic", "factor": 8.0, "rope_theta": 10000.0}
     assert LVLM(model.model, tokenizer).encoder.longest is None
+    for kind in ("linear", "yarn"):  # reach further than the configuration's own number says
+        model.model.config.rope_parameters = {"rope_type": kind, "factor": 4.0, "rope_theta": 10000.0}
+        assert position_limit(model.model.config) == 400
+    model.model.config.rope_parameters |= {"original_max_position_embeddings": 20}
+    assert position_limit(model.model.config) == 100
 
 
 def test_answers_go_on_past_a_picture_that_the_processor_refuses(qwen):
