@@ -65,8 +65,8 @@ RUNS: dict[str, dict[str, Run]] = {
 LOADING: dict[str, dict[str, Any]] = {"mini": {}, "smol": {"dtype": "bfloat16"}}
 
 
-def one(model: str, name: str, out: Path) -> dict[str, Any]:
-    """Train a method and its controls, ask all of them, and return the record."""
+def one(model: str, name: str, out: Path, controls: bool = True) -> dict[str, Any]:
+    """Train a method and (``controls``) its controls, ask all of them, and return the record."""
     run = RUNS[model][name]
     data = load_dataset("mini")
     settings = Settings(steps=run.steps, rate=run.rate, batch_size=run.batch_size, save_every=50)
@@ -80,7 +80,13 @@ def one(model: str, name: str, out: Path) -> dict[str, Any]:
     )  # fmt: skip
     test = data.filter(lambda sample: sample.split == "validation")
     table = train_with_controls(
-        method, job, test, controls=run.controls, limit=run.test_limit, max_new_tokens=run.new_tokens, batch_size=42
+        method,
+        job,
+        test,
+        controls=run.controls if controls else (),
+        limit=run.test_limit,
+        max_new_tokens=run.new_tokens,
+        batch_size=42,
     )
     print(table, flush=True)
     trained = {}
@@ -113,10 +119,11 @@ def main() -> None:
     parser.add_argument("model", choices=[*RUNS])
     parser.add_argument("methods", nargs="+")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--alone", action="store_true", help="without controls; a later call without this adds them")
     options = parser.parse_args()
     RECORDS.mkdir(exist_ok=True)
     for name in options.methods:
-        record = one(options.model, name, options.out)
+        record = one(options.model, name, options.out, not options.alone)
         text = json.dumps(record, indent=1) + "\n"
         (RECORDS / f"{options.model}-{name}.json").write_text(text, encoding="utf-8")
 
