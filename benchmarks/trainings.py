@@ -54,12 +54,12 @@ RUNS: dict[str, dict[str, Run]] = {
             options={"start": 100, "start_rate": 5e-3, "max_new_tokens": 40, "marks": False},
         ),
     },
-    # 200 rows of 274 and all requests; of the controls the one that tells verdicts from style, an hour of one core
+    # at most 200 rows of 274, all requests; of the controls the one that tells verdicts from style, an hour of one core
     "smol": {
         "rational": Run(1e-3, batch_size=1, new_tokens=40, options={"reasons": "data"}, controls=("shuffled",)),
         "msr_align": Run(1e-3, batch_size=1, new_tokens=48, controls=("shuffled",)),
-        # 5e-4 ended above ln 2 after 50 steps of a first try
-        "spa_vl": Run(1e-4, batch_size=1, controls=("shuffled",)),
+        # two replies a row and the reference cost twice a step of the others; 5e-4 ended above ln 2 in a first try
+        "spa_vl": Run(1e-4, steps=100, batch_size=1, controls=("shuffled",)),
     },
 }
 LOADING: dict[str, dict[str, Any]] = {"mini": {}, "smol": {"dtype": "bfloat16"}}

@@ -170,6 +170,9 @@ def evaluate(
     names = [NONE, *(defense.name for defense in defenses)]
     if len(set(names)) != len(names):
         raise UsageError(f"two defences have the same name ({', '.join(names[1:])}); give each another name")
+    for one in defenses:  # before anything is asked
+        if check := getattr(one, "check_model", None):
+            check(model)
     asking = Asking(model, data, train, limit, train_limit, max_new_tokens, batch_size, out, seed, bool(defenses))
     fit_on, test = asking.fit_on, asking.test
     labels = np.array([int(sample.harmful or 0) for sample in test])

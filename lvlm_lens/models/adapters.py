@@ -109,7 +109,10 @@ def attach(model: Any, folder: str | Path, fold_head: bool = True) -> tuple[Any,
         wrapped = PeftModel.from_pretrained(model, str(path), adapter_name=_NAME)
     except Exception as error:  # PEFT's layers raise whatever their own library raises
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"adapter {str(folder)!r} does not fit {type(model).__name__}: {line}") from error
+        base = str(config.get("base_model_name_or_path") or "")
+        of = f", trained on {base!r}," if base else ""
+        line = line if len(line) < 200 else f"{line[:160]} ..."
+        raise ModelError(f"adapter {str(folder)!r}{of} does not fit this {type(model).__name__}: {line}") from error
     count = _all_arrived(wrapped, path)
     # PEFT froze the base.  A base that shares its tensors would be frozen with it, and torch.matmul of an expanded
     # input and a frozen matrix takes a path that is several times slower on a CPU.

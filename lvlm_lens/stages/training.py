@@ -119,8 +119,8 @@ def train_with_controls(
     notes = []
     for control in ("none", *controls):
         name = method.name if control == "none" else f"{method.name}-{control}"
-        if control == "text_only" and getattr(method, "in_words", False):
-            notes.append(f"{name}: {method.name} trains on words alone, so this control is the method itself")
+        if reason := method.meaningless(control):
+            notes.append(f"{name}: not trained: {reason}")
             continue
         job.say(f"{name}: {job.settings.steps} steps")
         settings = replace(job.settings, control=control)

@@ -69,10 +69,17 @@ class AdapterMethod(Method):
         """The ``peft.LoraConfig``; see :mod:`.targets`."""
         return lora_config(model.anatomy, model.model, settings, self.targets)
 
+    def meaningless(self, control: str) -> str:
+        """The same requests in words, of a method that trains on words."""
+        if control == "text_only" and self.in_words:
+            return "it trains on words alone, so this control is the method itself"
+        return ""
+
     def train(self, job: Job) -> dict[str, Any]:
         """See :func:`lvlm_lens.train.running.train_adapter`."""
         return train_adapter(self, job)
 
     def plan(self, job: Job) -> Plan:
         """See :func:`lvlm_lens.train.planning.plan_adapter`."""
+        self.refuse_meaningless(job.settings.control)
         return plan_adapter(self, job)

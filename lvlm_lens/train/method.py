@@ -214,6 +214,16 @@ class Method(BaseEstimator):
         """What :meth:`train` would take."""
         raise NotImplementedError
 
+    def meaningless(self, control: str) -> str:
+        """Why a control of :data:`CONTROLS` says nothing of this method; ``""`` where it does."""
+        del control
+        return ""
+
+    def refuse_meaningless(self, control: str) -> None:
+        """Raise :class:`UsageError` for a control that says nothing of this method."""
+        if reason := self.meaningless(control):
+            raise UsageError(f"control {control!r} says nothing of {self.name}: {reason}")
+
     def defense(self, folder: Path) -> Any:
         """The defence that the trained folder is, for a method of another package that needs its own.
 

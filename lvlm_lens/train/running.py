@@ -34,6 +34,7 @@ from ..storage.runfolder import RunFolder
 from .controls import controlled
 from .folder import ADAPTER_WEIGHTS, AUDIT, CHECKPOINTS, RECORD, ROWS, finish, identity, read_rows, read_training
 from .method import Job, Method, Row, Settings
+from .targets import chosen_layers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -70,7 +71,9 @@ def train_adapter(method: AdapterMethod, job: Job) -> dict[str, Any]:
     from .audits import audit_before
 
     start = time.perf_counter()
+    method.refuse_meaningless(job.settings.control)
     base = job.load()
+    chosen_layers(base.anatomy, base.model, job.settings, method.targets)  # a block that is not there claims no folder
     described = describe_base(base, job.model)
     folder = RunFolder(job.folder)
     folder.claim(identity(method, job, described))

@@ -19,6 +19,7 @@ from lvlm_lens.defenses.check_defense import check_defense
 from lvlm_lens.defenses.registry import make_defenses
 from lvlm_lens.defenses.trained import Trained
 from lvlm_lens.errors import DataError, ImageLostError, ModelError, RunFolderError, UsageError
+from lvlm_lens.evaluate.evaluation import evaluate
 from lvlm_lens.models.mini import mini_path
 from lvlm_lens.train import Settings, make_method, read_training, train
 from lvlm_lens.train import audits as audit
@@ -399,9 +400,28 @@ def test_the_guarded_model_shares_the_weights_and_has_the_adapter(tuned, mini, s
     assert not torch.equal(mini.logits(encoded), loaded.logits(encoded))
 
 
-def test_an_adapter_of_other_weights_is_refused(tuned, mini):
-    with mini.random_twin() as twin, pytest.raises(UsageError, match="trained on 'mini'"):
-        Trained(str(tuned[0])).fit(twin, [])
+def test_an_adapter_of_other_weights_is_refused(tuned, mini, mini_data, tmp_path):
+    with mini.random_twin() as twin:
+        with pytest.raises(UsageError, match="trained on 'mini'"):
+            Trained(str(tuned[0])).fit(twin, [])
+        with pytest.raises(UsageError, match="trained on 'mini'"):
+            evaluate(twin, mini_data, [Trained(str(tuned[0]))], out=tmp_path / "answers")
+    assert not (tmp_path / "answers").exists()  # before anything is asked
+
+
+def test_what_cannot_be_trained_claims_no_folder(tmp_path, samples):
+    wrong = [
+        ("sft", {"blocks": "40"}, "block 40 does not exist"),
+        ("rational", {"control": "text_only"}, "words alone"),
+        ("hysac", {"control": "shuffled"}, "training.hysac"),
+        ("hysac", {"blocks": "1"}, "both towers"),
+    ]
+    for name, settings, told in wrong:
+        with pytest.raises(UsageError, match=told):
+            train(make_method(name), "mini", samples, replace(SMALL, **settings), tmp_path / "out")
+    with pytest.raises(ModelError, match="hysac trains a CLIP"):
+        train(make_method("hysac"), str(mini_path()), samples, SMALL, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 # -- the command line --------------------------------------------------------------------------------

@@ -45,9 +45,22 @@ class HySACMethod(Method):
         self.weight = weight
         self.curvature = curvature
 
+    def meaningless(self, control: str) -> str:
+        """All of them: they deal with replies, and a dual encoder gives none."""
+        return "" if control == "none" else (
+            "a dual encoder gives no replies; its controls are rows of its own experiment (`python -m training.hysac`: "
+            "safe and unsafe exchanged, exchanged in a random half, without geometry, matched contrast alone)"
+        )  # fmt: skip
+
     def train(self, job: Job) -> dict[str, Any]:
-        """See :meth:`~lvlm_lens.train.method.Method.train`.  ``rank`` is LoRA's; alpha is twice it."""
+        """See :meth:`~lvlm_lens.train.method.Method.train`.  ``rank`` is LoRA's; alpha is twice it.
+
+        Raises :class:`UsageError` for a control, a part or blocks: the adapter sits in both towers.
+        """
         needs("peft", "train", "training 'hysac'")
+        self.refuse_meaningless(job.settings.control)
+        if job.settings.where not in ("language", "all") or job.settings.blocks is not None:
+            raise UsageError("hysac puts its adapter into every block of both towers; leave out --where and --blocks")
         from transformers import Trainer, TrainingArguments
 
         start = time.perf_counter()
@@ -162,7 +175,11 @@ class _Base:
         try:
             config = AutoConfig.from_pretrained(job.model)
         except (OSError, ValueError) as error:
-            raise ModelError(f"model {job.model!r} is no checkpoint that can be read: {error}") from error
+            line = str(error).strip().splitlines()[0]
+            raise ModelError(
+                f"model {job.model!r} is no checkpoint that transformers can read ({line}); hysac trains a CLIP: give "
+                "--model with a CLIP's folder or name, e.g. openai/clip-vit-base-patch32"
+            ) from error
         if config.model_type != "clip":
             raise ModelError(f"model {job.model!r} is of family {config.model_type!r}; hysac trains a CLIP")
         self.clip = CLIPModel.from_pretrained(job.model, use_safetensors=True).eval()
