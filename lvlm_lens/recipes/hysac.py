@@ -55,6 +55,8 @@ def measure(context: Context, material: Material) -> Outcome:
         for other in ("matched", "four")
     ]
     caveats = [] if effects[1].holds else [f"the geometry is not shown to add to the four terms: {effects[1]}"]
+    if steps < STEPS:
+        caveats.append(f"the trainings had {steps} and {tuned} steps of {STEPS} and {TUNED}, which shows that they run")
     notes = [
         f"a CLIP of {steps} steps from scratch, {tuned} steps a row, one seed; `python -m "
         "training.hysac OUT` runs all seven rows and five seeds",

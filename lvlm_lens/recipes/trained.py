@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,9 @@ def trained_measure(make: Callable[[int], Method], own: str) -> Callable[[Contex
             kept, answers, notes = context.ask(systems)  # type: ignore[arg-type]
         told = f"trained {record['cost']['steps']} steps on {len(train)} samples, {record['cost']['flops']:.3g} FLOPs"
         claims = {method.name: UNDEFENDED}
-        return attack_outcome([test[i] for i in kept], answers, claims, context.seed, notes=[*notes, told])
+        found = attack_outcome([test[i] for i in kept], answers, claims, context.seed, notes=[*notes, told])
+        few = f"the training had {steps} of {STEPS} steps, which shows that it runs and not what it is worth"
+        return replace(found, caveats=[few] if steps < STEPS else [])
 
     return measure
 

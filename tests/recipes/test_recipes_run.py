@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -49,6 +50,12 @@ def results(run):
 @pytest.mark.parametrize("name", recipe_names())
 def test_contract(name, run, results):
     check_recipe(find_recipe(name), results[name], run[1] / name)
+
+
+@pytest.mark.parametrize("name", ["srpo", "msr-align", "rational", "safevlm", "hysac", "spa-vl", "vlguard"])
+def test_a_training_cut_short_says_so_in_its_verdict(name, results):
+    reason = results[name]["verdict"]["claim"]["reason"]
+    assert re.search(r"had \d+ of 300 steps|had \d+ and \d+ steps of 200 and 100", reason)
 
 
 def test_the_summary_counts_every_recipe(run, results):
