@@ -319,8 +319,8 @@ def wide() -> list[str]:
         "*padded*: plain forwards of the rows of words, four in a batch padded on the left by at least 8 tokens, "
         "against the same rows alone (logits, and the residual stream after each block at the last token): the "
         "yardstick of stages that read in batches. "
-        "*Peak*: of the process, Python and its libraries (about 0.6 GiB) included. Seconds were taken on a machine "
-        "that others were using, so they are upper bounds.",
+        "*Peak*: of the process, Python and its libraries (about 0.6 GiB) included. Seconds are those of the "
+        "process on one thread; *wall*: on the clock, on a machine that others were using, so upper bounds.",
         "",
         *table(COLUMNS, table_rows(record)),
         "",

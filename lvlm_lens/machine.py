@@ -22,10 +22,14 @@ _ENOUGH = 0.05
 """Seconds that a timing should last at least."""
 
 
+def clock_name(device: str = "cpu") -> str:
+    """``process`` on one thread of the CPU, ``wall`` elsewhere: what :func:`clock` goes by."""
+    return "process" if not device.startswith("cuda") and torch.get_num_threads() == 1 else "wall"
+
+
 def clock(device: str = "cpu") -> float:
     """Seconds since some moment, for differences."""
-    alone = not device.startswith("cuda") and torch.get_num_threads() == 1
-    return time.process_time() if alone else time.perf_counter()
+    return time.process_time() if clock_name(device) == "process" else time.perf_counter()
 
 
 def seconds(work: Callable[[], object], device: str = "cpu", enough: float = _ENOUGH) -> float:

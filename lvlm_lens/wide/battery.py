@@ -115,7 +115,7 @@ def table_rows(record: dict[str, Any]) -> list[tuple[str, ...]]:
         (
             row["model"], row["dtype"], f"{row['image_tokens']:,}", f"{row['vocabulary']:,}",
             f"{row['largest_difference']:.1e}", f"{row['noise']:.1e}", f"{row['noise_padded']:.1e}",
-            f"{row['seconds_in_all']:.0f}",
+            f"{row['seconds_in_all']:.0f}" + ("" if row.get("clock") == "process" else ", wall"),
             f"{row['peak_bytes'] / 2**30:.1f} / {row['weights_bytes'] / 2**30:.1f} GiB",
             "ok" if row["ok"] else "DIFFERS",
         )

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import resource
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -31,6 +30,7 @@ from ..defenses.projection import Cell
 from ..defenses.sasa import SASA, extract
 from ..lens import LVLM
 from ..locate.locating import locate_roles
+from ..machine import clock, clock_name
 from ..measures.evidence import gather
 from ..measures.items import group_names, harm_labels
 from ..measures.linear_probe import LinearProbe
@@ -183,14 +183,14 @@ def requests(pictures: int) -> Dataset:
 
 def measure_row(name: str, dtype: torch.dtype, device: str, pictures: int) -> dict[str, Any]:
     """Build, run every stage, compare; plain values."""
-    row: dict[str, Any] = {"seconds": {}, "difference": {}}
+    row: dict[str, Any] = {"seconds": {}, "difference": {}, "clock": clock_name(device)}
 
     def timed(stage: str, work: Callable[[], Result]) -> Result:
-        start = time.perf_counter()
+        start = clock(device)
         found = work()
         if device.startswith("cuda"):
             torch.cuda.synchronize()
-        row["seconds"][stage] = round(time.perf_counter() - start, 2)
+        row["seconds"][stage] = round(clock(device) - start, 2)
         print(f"{name} {dtype}: {stage} {row['seconds'][stage]} s", file=sys.stderr, flush=True)
         return found
 
