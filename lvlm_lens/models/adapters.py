@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -106,12 +107,15 @@ def attach(model: Any, folder: str | Path, fold_head: bool = True) -> tuple[Any,
     path = Path(folder).expanduser()
     learns = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
-        wrapped = PeftModel.from_pretrained(model, str(path), adapter_name=_NAME)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Found missing adapter keys")  # an error below, with what is missing
+            wrapped = PeftModel.from_pretrained(model, str(path), adapter_name=_NAME)
     except Exception as error:  # PEFT's layers raise whatever their own library raises
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        # PyTorch says on the first line that there are errors, and which on those after it
+        line = " ".join(part.strip() for part in str(error).strip().splitlines()[:2]) or type(error).__name__
         base = str(config.get("base_model_name_or_path") or "")
         of = f", trained on {base!r}," if base else ""
-        line = line if len(line) < 200 else f"{line[:160]} ..."
+        line = line if len(line) < 300 else f"{line[:260]} ..."
         raise ModelError(f"adapter {str(folder)!r}{of} does not fit this {type(model).__name__}: {line}") from error
     count = _all_arrived(wrapped, path)
     # PEFT froze the base.  A base that shares its tensors would be frozen with it, and torch.matmul of an expanded

@@ -23,7 +23,7 @@ from ..errors import ModelError, UsageError, near_matches
 from .adapters import CONFIG, AdapterRecord, attach, is_adapter, read_config
 from .extras import needs
 from .mini import mini_backbone_path, mini_path
-from .placement import hold_device, offload_options, read_device_map, spread
+from .placement import hold_device, hold_places, offload_options, read_device_map, spread
 from .processors import load_processor
 from .quantized import check_stored, fit_to_cpu, quantization_config
 from .smol import origin, smol_base_path, smol_path, smol_text_path
@@ -126,6 +126,7 @@ def load_checkpoint(
     try:
         if device_map is not None:
             device_map = read_device_map(device_map)
+            hold_places(device_map)
             if "" in device_map and len(device_map) > 1:
                 with torch.device("meta"):
                     device_map = spread(device_map, kind.from_config(config, trust_remote_code=trust_remote_code))
@@ -218,9 +219,10 @@ def source(name: str) -> str:
     if path.is_dir():
         if is_adapter(path):
             base = read_config(path).get("base_model_name_or_path")
+            trained_on = f" (it was trained on {base!r})" if base else ""
             raise ModelError(
-                f"folder {name!r} is a PEFT adapter ({CONFIG}) and no model; write --model BASE --adapter {name} "
-                f"(its base is {base!r})"
+                f"folder {name!r} is a PEFT adapter ({CONFIG}) and no model; write --model BASE --adapter {name}"
+                f"{trained_on}"
             )
         if not (path / "config.json").is_file():
             raise ModelError(f"folder {name!r} holds no config.json, so it is not a Hugging Face checkpoint")

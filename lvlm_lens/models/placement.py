@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import UsageError
+from ..errors import UsageError, near_matches
 from .weights import quantization
 
 WORDS = ("auto", "balanced", "balanced_low_0", "sequential")
@@ -35,6 +35,7 @@ def read_device_map(value: Any) -> Any:
                 'device map "disk" leaves no part on a device; write JSON that names what goes to disk, e.g. '
                 '{"": "cpu", "model.language_model.layers": "disk"}'
             )
+        _known(text)
         return {"": text}
     try:
         found = json.loads(text)
@@ -42,7 +43,28 @@ def read_device_map(value: Any) -> Any:
         raise UsageError(f"device map {text[:60]!r} is no JSON: {error}") from error
     if not all(isinstance(place, (str, int)) for place in found.values()):
         raise UsageError(f'device map {text[:60]!r} must hold {{"module": "device"}}')
+    for place in found.values():
+        _known(place)
     return found
+
+
+def _known(place: str | int) -> None:
+    """Raise :class:`UsageError` for a place of a device map that no machine has."""
+    if isinstance(place, str) and place != "disk":
+        try:
+            torch.device(place)
+        except RuntimeError:
+            raise UsageError(
+                f"device map: {place[:60]!r} is no device; write {', '.join(WORDS)}, cpu, cuda, cuda:1 ..., or JSON "
+                f'such as {{"": 0, "lm_head": "disk"}}{near_matches(place, WORDS)}'
+            ) from None
+
+
+def hold_places(device_map: Any) -> None:
+    """Raise :class:`UsageError` where a map from :func:`read_device_map` names a device that is not there."""
+    for place in () if isinstance(device_map, str) else device_map.values():
+        if place != "disk":
+            hold_device(f"cuda:{place}" if isinstance(place, int) else place)
 
 
 def hold_device(device: str | torch.device) -> None:

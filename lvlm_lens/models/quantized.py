@@ -7,6 +7,7 @@ alone, else it is unpacked), and the random twin is refused.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -32,6 +33,8 @@ def quantization_config(bits: str, dtype: Any) -> Any:
     from transformers import BitsAndBytesConfig
 
     if bits == "8bit":
+        # it says once a product that LLM.int8 computes in float16, which docs/limits.md says once
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         return BitsAndBytesConfig(load_in_8bit=True)
     compute = dtype if isinstance(dtype, torch.dtype) else None
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute)

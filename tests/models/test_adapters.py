@@ -123,6 +123,17 @@ def test_what_did_not_arrive_is_an_error(places, tmp_path, edit, words):
         LVLM.from_pretrained(places[0] / "base", adapter=folder, check=False)
 
 
+def test_an_adapter_of_another_model_says_once_what_does_not_fit(places, tmp_path, recwarn):
+    folder = changed(places[0], tmp_path, lambda tensors: tensors.update({k: v[:, :8].clone() for k, v in tensors.items()}))
+    with pytest.raises(ModelError, match=r"does not fit .*size mismatch for"):
+        LVLM.from_pretrained(places[0] / "base", adapter=folder, check=False)
+    shutil.rmtree(folder)
+    folder = changed(places[0], tmp_path, renamed)
+    with pytest.raises(ModelError, match="did not arrive"):
+        LVLM.from_pretrained(places[0] / "base", adapter=folder, check=False)
+    assert not [one for one in recwarn if "missing adapter keys" in str(one.message)], "PEFT said it too"
+
+
 def test_wrong_folders_say_what_to_do(places, tmp_path, monkeypatch):
     root, _ = places
     with pytest.raises(ModelError, match=r"--model BASE --adapter .*lora"):

@@ -146,6 +146,14 @@ def test_device_maps_as_words_and_as_json():
         read_device_map("disk")
     with pytest.raises(UsageError, match="is no JSON"):
         read_device_map("{lm_head")
+    with pytest.raises(UsageError, match=r"'atuo' is no device.*did you mean auto"):
+        read_device_map("atuo")
+    with pytest.raises(UsageError, match=r"'gpu' is no device"):
+        read_device_map('{"": "gpu"}')
+    if not torch.cuda.is_available():
+        for text in ("cuda", '{"": 0}'):
+            with pytest.raises(UsageError, match="no such device on this machine"):
+                LVLM.from_pretrained("mini", device_map=text)
 
 
 def test_offloaded_to_disk_is_read_located_patched_and_has_its_twin(folder):
