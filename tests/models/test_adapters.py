@@ -124,7 +124,10 @@ def test_what_did_not_arrive_is_an_error(places, tmp_path, edit, words):
 
 
 def test_an_adapter_of_another_model_says_once_what_does_not_fit(places, tmp_path, recwarn):
-    folder = changed(places[0], tmp_path, lambda tensors: tensors.update({k: v[:, :8].clone() for k, v in tensors.items()}))
+    def narrow(tensors):
+        tensors.update({name: value[:, :8].clone() for name, value in tensors.items()})
+
+    folder = changed(places[0], tmp_path, narrow)
     with pytest.raises(ModelError, match=r"does not fit .*size mismatch for"):
         LVLM.from_pretrained(places[0] / "base", adapter=folder, check=False)
     shutil.rmtree(folder)
