@@ -97,7 +97,7 @@ def run_sweep(config: SweepConfig, progress: Tell | None = None, command: list[s
     progress = progress or silent
     import yaml
 
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     Positions.parse(config.positions)
     parse_measures(config.measures)
     RunFolder(config.folder)  # a folder that cannot be written is said before anything is loaded
@@ -106,7 +106,7 @@ def run_sweep(config: SweepConfig, progress: Tell | None = None, command: list[s
     folder = claim_folder(config.folder, SCHEMA, config, model, data)
     write_atomic(folder.path / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False))
     run = Run(model, data, folder.path, config, config.seed, config.batch_size, progress)
-    run.timings["load"] = time.perf_counter() - start
+    run.timings["load"], run.processor["load"] = time.perf_counter() - start, time.process_time() - cpu
     line = stages()
     parts: dict[str, Any] = {}
     with telling(progress):
@@ -125,6 +125,7 @@ def run_sweep(config: SweepConfig, progress: Tell | None = None, command: list[s
         "figures": figures,
         "environment": environment(config.seed, command),
         "timings": {name: round(seconds, 3) for name, seconds in run.timings.items()},
+        "processor_seconds": {name: round(seconds, 3) for name, seconds in run.processor.items()},
     }
     _write_tables(folder.path, run.curves)
     folder.write_json("result.schema.json", result_schema())

@@ -16,25 +16,18 @@ from __future__ import annotations
 import inspect
 from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from ..data import ImageFile, Sample
+from ..data import Sample
+from ..data.images import picture_name
 from ..models.encode import Encoded
 from ..models.loaded import LoadedModel
 from ..tolerance import allowed, difference
 
-if TYPE_CHECKING:
-    from ..data.images import ImageSource
-
 _BYTES = 2**30
-
-
-def _name(source: ImageSource) -> Hashable:
-    """Equal for equal pictures; for a file its place, which is cheaper than a hash of it."""
-    return (str(source.root), source.path) if isinstance(source, ImageFile) else source.key
 
 
 class FeatureCache:
@@ -68,7 +61,7 @@ class FeatureCache:
         """A cache where pictures recur (three rows for two pictures, at least) and no site lies before the features."""
         if any(site.name in ("vision_resid_post", "image_features") for site in sites):
             return None
-        shown = [tuple(_name(source) for source in sample.images) for sample in data if sample.images]
+        shown = [tuple(picture_name(source) for source in sample.images) for sample in data if sample.images]
         if len(shown) < 1.5 * len(set(shown)) or not shown:
             return None
         cache = cls(model)
@@ -91,7 +84,7 @@ class FeatureCache:
     def _with_features(self, encoded: Encoded, rows: list[dict[str, torch.Tensor]]) -> Encoded | None:
         parts: list[torch.Tensor] = []
         for sample, towards in zip(encoded.samples, rows, strict=True):
-            key = tuple(_name(source) for source in sample.images)
+            key = tuple(picture_name(source) for source in sample.images)
             if key in self._kept:
                 self.reused += 1
                 self._kept.move_to_end(key)

@@ -32,10 +32,12 @@ def run_batches(
     on_error: OnError | None = None,
     progress: Progress | None = None,
     features: FeatureCache | None = None,
+    prepared: Iterable[list[int]] | None = None,
 ) -> Iterator[tuple[list[int], Result]]:
     """Encode batches and yield ``(row numbers in data, work(encoded))`` for each.
 
-    With ``features`` a picture of many prompts goes through the vision tower once.
+    With ``features`` a picture of many prompts goes through the vision tower once.  ``prepared`` are batches in place
+    of those of :func:`~lvlm_lens.models.batching.batches`.
 
     Raises:
         DataError: the data set is empty, no sample could be encoded, or one could not and there is no ``on_error``.
@@ -43,7 +45,7 @@ def run_batches(
     """
     if not len(data):
         raise DataError("the data set is empty; there is nothing to run")
-    pending = list(batches(data, batch_size))
+    pending = list(batches(data, batch_size) if prepared is None else prepared)
     done = used = 0
     errors: list[LensError] = []
 

@@ -6,7 +6,10 @@ import argparse
 import json
 from pathlib import Path
 
-from .options import add_output_options, next_line
+from .options import add_output_options, add_settings, next_line, setting
+
+SWEEP = ("model", "dataset", "limit", "dtype", "pairs", "sasa", "defenses")
+"""Settings of the sweep that is measured."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,9 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=("capture", "patch", "probe", "sweep", "scale", "study"), help="which one")
     parser.add_argument("--threads", type=int, metavar="N", help="torch threads (default: torch's own)")
     parser.add_argument("--out", metavar="FILE", help="write the JSON there too (default: nowhere)")
-    parser.add_argument("--model", default="mini", metavar="NAME", help="sweep: the model (default: mini)")
-    parser.add_argument("--dataset", default="mini", metavar="NAME", help="sweep: the data set (default: mini)")
-    parser.add_argument("--limit", type=int, metavar="N", help="sweep: at most N items (default: all)")
+    add_settings(parser.add_argument_group("sweep: what is swept"), SWEEP)
     parser.add_argument("--parts", metavar="LIST", help="scale: any of driver,ledger,workers (default: all)")
     add_output_options(parser)
 
@@ -48,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
         from .console import progress_bars
 
         with progress_bars(options.quiet) as tell:
-            result = bench_sweep(SweepConfig(options.model, options.dataset, limit=options.limit), tell)
+            result = bench_sweep(SweepConfig(**{name: setting(options, name) for name in SWEEP}), tell)
         found, table = result, sweep_table(result)
     elif options.what == "scale":
         from ..bench.scale import PARTS, bench_scale, scale_table

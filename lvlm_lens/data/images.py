@@ -14,7 +14,7 @@ import hashlib
 import io
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -39,6 +39,11 @@ class ImageSource(Protocol):
     def load(self) -> Image.Image:
         """The picture, mode RGB."""
         ...
+
+
+def picture_name(source: ImageSource) -> Hashable:
+    """Equal for equal pictures; for a file its place, which is cheaper than a hash of it."""
+    return (str(source.root), source.path) if isinstance(source, ImageFile) else source.key
 
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(//|[^,]*;base64,)")

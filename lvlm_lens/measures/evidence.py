@@ -165,8 +165,9 @@ def gather(
     refusal = refusal_token_ids(model)
     rows: dict[int, dict[str, np.ndarray]] = {}
     for batch, arrays in run_batches(
-        model, data, lambda encoded: _one_batch(model, encoded, spec, chosen, refusal), batch_size, on_error, progress
-    ):
+        model, data, lambda encoded: _one_batch(model, encoded, spec, chosen, refusal), batch_size, on_error, progress,
+        prepared=model.beginnings.batches(data, batch_size),
+    ):  # fmt: skip
         for row, number in enumerate(batch):
             rows[number] = {name: array[row] for name, array in arrays.items()}
     order = sorted(rows)
@@ -195,9 +196,12 @@ def _one_batch(
 ) -> dict[str, np.ndarray]:
     anatomy = model.anatomy
     index, valid = gather_positions(encoded, spec)
-    where, mask = index.to(model.device), torch.from_numpy(valid).to(model.device)
-    attended = encoded.inputs["attention_mask"].to(model.device).unsqueeze(-1)  # [batch, length, 1]
-    last = torch.tensor([layout.last for layout in encoded.layouts], device=model.device)
+    split = model.beginnings.split(encoded, index.min(1).values.tolist())
+    shift = 0 if split is None else split.offset
+    where, mask = (index - shift).to(model.device), torch.from_numpy(valid).to(model.device)
+    seen = encoded.inputs["attention_mask"] if split is None else split.attended
+    attended = seen.to(model.device).unsqueeze(-1)  # [batch, length, 1]
+    last = torch.tensor([layout.last - shift for layout in encoded.layouts], device=model.device)
     kept: dict[str, Any] = {"resid": {}, "last": {}}
 
     def read_block(value: torch.Tensor, site: Site) -> None:
@@ -207,19 +211,33 @@ def _one_batch(
         kept["last"][site.block] = value[torch.arange(len(value), device=value.device), last.to(value.device)]
 
     def read_embedding(value: torch.Tensor, site: Site) -> None:
-        real = attended.to(value.device)
-        kept["embedding"] = (value.float() * real).sum(1) / real.sum(1)
+        kept["embedding"] = (value.float() * attended.to(value.device)).sum(1)
+
+    def read_beginning(value: torch.Tensor, site: Site) -> None:
+        kept["beginning"] = value.float().sum(1)
 
     def read_vision(value: torch.Tensor, site: Site) -> None:
         kept["vision"] = value.detach().float()
 
-    hooks: list[Any] = [(site, tap(site, anatomy), read_block) for site in (Site("resid_post", b) for b in blocks)]
-    hooks.append((Site("embed"), tap(Site("embed"), anatomy), read_embedding))
+    blocks_read: list[Any] = [(Site("resid_post", b), read_block) for b in blocks]
+    embedding = Site("embed")
+    seeing: list[Any] = []
     if encoded.samples[0].images and anatomy.vision_blocks:
-        deepest = Site("vision_resid_post", len(anatomy.vision_blocks) - 1)
-        hooks.append((deepest, tap(deepest, anatomy), read_vision))
-    with attached(hooks):
-        logits = model.logits(encoded)  # [batch, vocab]
+        seeing.append((Site("vision_resid_post", len(anatomy.vision_blocks) - 1), read_vision))
+
+    def reading(*sites: tuple[Site, Any]) -> Any:
+        return attached([(site, tap(site, anatomy), function) for site, function in sites])
+
+    if split is None:
+        with reading(*blocks_read, (embedding, read_embedding), *seeing):
+            logits = model.logits(encoded)  # [batch, vocab]
+    else:
+        with reading((embedding, read_beginning), *seeing):
+            cache = split.begin(model.model)
+        with reading(*blocks_read, (embedding, read_embedding)):
+            logits = split.finish(model.model, cache)
+        kept["embedding"] = kept["embedding"] + kept["beginning"][split.which.to(kept["beginning"].device)]
+    kept["embedding"] = kept["embedding"] / encoded.inputs["attention_mask"].sum(1, keepdim=True)
     states = torch.stack([kept["last"][b].to(model.device) for b in blocks], dim=1)  # [batch, B, d_model]
     lens = read_lens(anatomy, states, refusal, logits)
     arrays = {
@@ -233,22 +251,21 @@ def _one_batch(
         "tokens": encoded.inputs["attention_mask"].sum(1),
     }
     if "vision" in kept:
-        pooled = _pool_pictures(kept["vision"], encoded)
+        rows = len(encoded) if split is None else len(split.beginning["input_ids"])
+        pooled = _pool_pictures(kept["vision"], rows, encoded.inputs.get("image_grid_thw"))
         if pooled is not None:
-            arrays["image"] = pooled
+            arrays["image"] = pooled if split is None else pooled[split.which.to(pooled.device)]
     return {name: value.cpu().numpy() for name, value in arrays.items()}
 
 
-def _pool_pictures(vision: torch.Tensor, encoded: Encoded) -> torch.Tensor | None:
-    """Mean of the tower's tokens for each sample, ``[batch, d_vision]``.
+def _pool_pictures(vision: torch.Tensor, rows: int, grid: torch.Tensor | None) -> torch.Tensor | None:
+    """Mean of the tower's tokens for each of ``rows`` rows, ``[rows, d_vision]``.
 
     Towers return ``[pictures or tiles, tokens, d]`` in order, or all tokens of the batch in one row
     (variable resolution).  ``None`` where rows cannot be told apart: the baseline is then reported missing.
     """
-    rows = len(encoded)
     if vision.ndim == 2 or (vision.ndim == 3 and len(vision) == 1 and rows > 1):
         tokens = vision.reshape(-1, vision.shape[-1])
-        grid = encoded.inputs.get("image_grid_thw")
         if grid is None:
             return None
         counts = grid.prod(-1).tolist()

@@ -11,8 +11,11 @@ from collections.abc import Sequence
 
 import torch
 
-from ..models.anatomy import LOGITS, Anatomy
+from ..models.anatomy import Anatomy
 from ..models.refusal_tokens import refusal_sums
+
+_PIECE = 2**22
+"""Most logits of one product: 16 MiB in float32, which the C library's allocator gives again without new pages."""
 
 
 @torch.inference_mode()
@@ -33,7 +36,7 @@ def read_lens(
     """
     logp = None if final is None else torch.log_softmax(final.float(), -1)
     pieces: dict[str, list[torch.Tensor]] = {}
-    size = max(1, LOGITS // (max(len(states), 1) * anatomy.vocab_size))
+    size = max(1, _PIECE // (max(len(states), 1) * anatomy.vocab_size))
     for part in states.split(size, dim=1):
         logits = anatomy.lens(part).float()  # [row, some blocks, vocab]
         inside, outside = refusal_sums(logits, refusal)

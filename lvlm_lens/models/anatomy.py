@@ -269,7 +269,9 @@ class Anatomy:
 
     def unembed(self, normed: torch.Tensor) -> torch.Tensor:
         """Logits ``[..., vocab]`` of states that are already after the final norm."""
-        logits = self.head(normed.to(self._head_dtype)) * self.logit_scale
+        logits = self.head(normed.to(self._head_dtype))
+        if self.logit_scale != 1.0:
+            logits = logits * self.logit_scale
         if self.softcap:
             logits = torch.tanh(logits / self.softcap) * self.softcap
         if self.barred is not None:

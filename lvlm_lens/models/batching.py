@@ -18,16 +18,21 @@ _LOG = logging.getLogger("lvlm_lens.memory")
 
 def batches(samples: Sequence[Sample], size: int) -> Iterator[list[int]]:
     """Indices in batches, rows with and without pictures apart, similar lengths of words together."""
+    order = sorted(range(len(samples)), key=lambda i: (len(samples[i].images), len(samples[i].text), i))
+    return in_order(samples, order, size)
+
+
+def in_order(samples: Sequence[Sample], order: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Batches of the rows in ``order``, in which rows with equally many pictures stand together."""
     if size < 1:
         raise UsageError(f"batch size is {size}; it must be at least 1")
-    order = sorted(range(len(samples)), key=lambda i: (len(samples[i].images), len(samples[i].text), i))
     start = 0
     while start < len(order):
         kind = len(samples[order[start]].images)
         stop = start
         while stop < len(order) and stop - start < size and len(samples[order[stop]].images) == kind:
             stop += 1
-        yield order[start:stop]
+        yield list(order[start:stop])
         start = stop
 
 

@@ -21,6 +21,7 @@ from ..errors import ImageLostError, ModelError
 from .adapters import AdapterRecord, measured
 from .anatomy import Anatomy, resolve
 from .batching import in_batches
+from .beginnings import Beginnings
 from .encode import Encoded, Encoder, position_limit
 from .loading import load_checkpoint
 from .padding import Padding
@@ -64,6 +65,7 @@ class LoadedModel:
         self.adapter: AdapterRecord | None = None
         self.quantized: str | None = quantization(model)
         self.padding = Padding(self)
+        self.beginnings = Beginnings(self, self.padding)
         self.encoder = Encoder(
             self.processor,
             self.tokenizer,

@@ -200,6 +200,15 @@ def without_hooks(model: nn.Module) -> Iterator[None]:
             module._forward_hooks, module._forward_pre_hooks = after, before
 
 
+def foreign_hooks(model: nn.Module) -> bool:
+    """Whether anything but transformers itself has hooks on the model's modules."""
+    return any(
+        len(_own(hooks)) < len(hooks)
+        for module in model.modules()
+        for hooks in (module._forward_hooks, module._forward_pre_hooks)
+    )
+
+
 def _own(hooks: Any) -> Any:
     left = type(hooks)()
     for key, hook in hooks.items():

@@ -117,11 +117,11 @@ def load_backbone(config: SweepConfig, device: str) -> LVLM | None:
     return backbone
 
 
-def reading_work(items: int, shuffled: int, in_words: float, backbone: bool) -> dict[str, Work]:
+def reading_work(items: float, shuffled: int, in_words: float, backbone: bool) -> dict[str, Work]:
     """Reading the model, its twin, and items said in words (by the model, and by the backbone).
 
-    ``shuffled`` are the weights of the twin, 0 where none is made; ``in_words`` counts items said in words as prompts
-    with a picture, which are longer.
+    ``items`` and ``in_words`` count whole prompts: one that is read over the keys of a shared beginning counts
+    for its part, and one in words for its length.  ``shuffled`` are the weights of the twin, 0 where none is made.
     """
     readers = (1 + int(backbone)) if in_words else 0
     return {
@@ -195,9 +195,12 @@ class Reading(Stage):
 
     def cost(self, plan: Plan) -> Mapping[str, Work]:
         """Forwards over all items."""
-        in_words = plan.in_words * plan.share_of_words if plan.in_words else 0.0
+        in_words = 0.0
+        if plan.in_words:
+            in_words = plan.in_words * plan.share_of_words * plan.share_in_parts(said_in_words(plan.data).samples)
+        items = len(plan.data) * plan.share_in_parts(plan.data.samples)
         weights = sum(weight.numel() for weight in plan.model.model.parameters())
-        return reading_work(len(plan.data), weights if plan.settings.twin else 0, in_words, plan.backbone)
+        return reading_work(items, weights if plan.settings.twin else 0, in_words, plan.backbone)
 
     def run(self, run: Run) -> Mapping[str, Any]:
         """Read, or continue."""

@@ -235,6 +235,7 @@ class SweepRecord(TypedDict):
     figures: list[FigureRecord]
     environment: dict[str, Any]
     timings: dict[str, float]
+    processor_seconds: NotRequired[dict[str, float]]
     backbone: NotRequired[dict[str, Any] | None]
     trajectories: NotRequired[dict[str, Any]]
     robustness: NotRequired[dict[str, Any]]

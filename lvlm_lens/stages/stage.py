@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,13 +19,15 @@ from typing import Any, ClassVar
 
 import torch
 
+from ..activations.capture import gather_positions
 from ..config import SweepConfig
 from ..data import Dataset, Pair, Sample
-from ..errors import NumericalError
+from ..errors import LensError, NumericalError
 from ..lens import LVLM
 from ..measures.items import joint_items
 from ..models.batching import out_of_memory
 from ..models.loading import BACKBONES
+from ..models.positions import Positions
 from ..stats.curve import Curve
 from .inputs import without_broken
 from .summary import Block
@@ -48,7 +50,8 @@ class Run:
         seed: of everything drawn; batch_size: rows per forward, halved where memory runs out; progress: who listens.
         found: what each stage found, by its name, for the stages after it.
         curves: every curve of the run by name, with its draws.
-        broken: samples that could not be read, with the reason; notes: for the reader; timings: seconds.
+        broken: samples that could not be read, with the reason; notes: for the reader.
+        timings: seconds; processor: of these, spent computing (all threads of the process).
     """
 
     model: LVLM
@@ -63,6 +66,7 @@ class Run:
     broken: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     timings: dict[str, float] = field(default_factory=dict)
+    processor: dict[str, float] = field(default_factory=dict)
 
     @property
     def read(self) -> Dataset:
@@ -72,10 +76,12 @@ class Run:
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
         """Count the seconds inside under ``name``, without those that were counted inside under another."""
-        start, counted = time.perf_counter(), sum(self.timings.values())
+        clocks = ((time.perf_counter, self.timings), (time.process_time, self.processor))
+        before = [(clock(), sum(counted.values())) for clock, counted in clocks]
         yield
-        spent = time.perf_counter() - start - (sum(self.timings.values()) - counted)
-        self.timings[name] = self.timings.get(name, 0.0) + spent
+        for (clock, counted), (start, already) in zip(clocks, before, strict=True):
+            spent = clock() - start - (sum(counted.values()) - already)
+            counted[name] = counted.get(name, 0.0) + spent
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,17 @@ class Plan:
             for shown in few
         ]
         return sum(words for _, words in lengths) / sum(whole for whole, _ in lengths)
+
+    def share_in_parts(self, samples: Sequence[Sample]) -> float:
+        """Tokens that a reading puts through the blocks, as a share of those of whole prompts (of one batch)."""
+        batches = self.model.beginnings.batches(samples, self.settings.batch_size)
+        try:
+            encoded = self.model.encoder([samples[row] for row in batches[len(batches) // 2]])
+            first = gather_positions(encoded, Positions.parse(self.settings.positions))[0].min(1).values
+        except LensError:  # what cannot be encoded is told when it is read
+            return 1.0
+        split = self.model.beginnings.worthwhile(encoded, first.tolist())
+        return 1.0 if split is None else split.tokens / encoded.inputs["input_ids"].numel()
 
     @property
     def backbone(self) -> bool:
