@@ -42,8 +42,8 @@ class Evidence:
         blocks: block numbers ``[B]``; ``depth``: number of blocks of the model.
         resid: float32 ``[n, B, d_model]``, resid_post at the chosen position (mean over it where it
             selects several tokens).
-        lens_log_odds: float32 ``[n, B]`` refusal log-odds of the logit lens, in nats.
-        lens_top: int64 ``[n, B]`` top token of the lens.
+        lens_log_odds: float32 ``[n, B]`` refusal log-odds of the logit lens, in nats; NaN where it was left out.
+        lens_top: int64 ``[n, B]`` top token of the lens; -1 where it was left out.
         log_odds: float32 ``[n]`` refusal log-odds of the model's own first answer token.
         top: int64 ``[n]`` the model's own first answer token (greedy).
         embedding: float32 ``[n, d_model]`` mean input embedding.
@@ -144,6 +144,7 @@ def gather(
     batch_size: int = 32,
     on_error: OnError | None = None,
     progress: Progress | None = None,
+    lens: bool = True,
 ) -> Evidence:
     """Run the model over the data once and keep what the locators need.
 
@@ -155,6 +156,7 @@ def gather(
         batch_size: rows per forward (halved by itself when memory runs out).
         on_error: called for a sample that cannot be encoded, which is then left out.
         progress: called with (done, all).
+        lens: also read the logit lens of every block, which costs as much as a fifth of short prompts.
 
     Raises:
         NumericalError: NaN or infinity in the residual stream; the message names sample and block.
@@ -164,10 +166,12 @@ def gather(
     spec = Positions.parse(positions)
     refusal = refusal_token_ids(model)
     rows: dict[int, dict[str, np.ndarray]] = {}
-    for batch, arrays in run_batches(
-        model, data, lambda encoded: _one_batch(model, encoded, spec, chosen, refusal), batch_size, on_error, progress,
-        prepared=model.beginnings.batches(data, batch_size),
-    ):  # fmt: skip
+    prepared = model.beginnings.batches(data, batch_size)
+
+    def work(encoded: Encoded) -> dict[str, np.ndarray]:
+        return _one_batch(model, encoded, spec, chosen, refusal, lens)
+
+    for batch, arrays in run_batches(model, data, work, batch_size, on_error, progress, prepared=prepared):
         for row, number in enumerate(batch):
             rows[number] = {name: array[row] for name, array in arrays.items()}
     order = sorted(rows)
@@ -192,7 +196,7 @@ def gather(
 
 @torch.inference_mode()
 def _one_batch(
-    model: LVLM, encoded: Encoded, spec: Positions, blocks: tuple[int, ...], refusal: list[int]
+    model: LVLM, encoded: Encoded, spec: Positions, blocks: tuple[int, ...], refusal: list[int], lens: bool
 ) -> dict[str, np.ndarray]:
     anatomy = model.anatomy
     index, valid = gather_positions(encoded, spec)
@@ -214,7 +218,7 @@ def _one_batch(
         kept["embedding"] = (value.float() * attended.to(value.device)).sum(1)
 
     def read_beginning(value: torch.Tensor, site: Site) -> None:
-        kept["beginning"] = value.float().sum(1)
+        kept["beginning"] = kept.get("beginning", 0) + value.float().sum(1)  # the stem's one row, then each beginning's
 
     def read_vision(value: torch.Tensor, site: Site) -> None:
         kept["vision"] = value.detach().float()
@@ -238,13 +242,9 @@ def _one_batch(
             logits = split.finish(model.model, cache)
         kept["embedding"] = kept["embedding"] + kept["beginning"][split.which.to(kept["beginning"].device)]
     kept["embedding"] = kept["embedding"] / encoded.inputs["attention_mask"].sum(1, keepdim=True)
-    states = torch.stack([kept["last"][b].to(model.device) for b in blocks], dim=1)  # [batch, B, d_model]
-    lens = read_lens(anatomy, states, refusal, logits)
-    arrays = {
+    arrays: dict[str, torch.Tensor] = {
         "resid": torch.stack([kept["resid"][b].to(model.device) for b in blocks], dim=1),
-        "lens_log_odds": lens["log_odds"],
-        "lens_kl": lens["kl"],
-        "lens_top": lens["top"],
+        **_lens(model, [kept["last"][b].to(model.device) for b in blocks], refusal, logits, lens),
         "log_odds": refusal_log_odds(logits, refusal),
         "top": logits.argmax(-1),
         "embedding": kept["embedding"],
@@ -256,6 +256,18 @@ def _one_batch(
         if pooled is not None:
             arrays["image"] = pooled if split is None else pooled[split.which.to(pooled.device)]
     return {name: value.cpu().numpy() for name, value in arrays.items()}
+
+
+def _lens(
+    model: LVLM, states: Sequence[torch.Tensor], refusal: list[int], logits: torch.Tensor, wanted: bool
+) -> dict[str, torch.Tensor]:
+    """The lens of the last token's state after each block ``[batch, d_model]``."""
+    if not wanted:
+        shape = (len(logits), len(states))
+        nothing = torch.full(shape, torch.nan)
+        return {"lens_log_odds": nothing, "lens_kl": nothing, "lens_top": torch.full(shape, -1)}
+    found = read_lens(model.anatomy, torch.stack(list(states), dim=1), refusal, logits)
+    return {"lens_log_odds": found["log_odds"], "lens_kl": found["kl"], "lens_top": found["top"]}
 
 
 def _pool_pictures(vision: torch.Tensor, rows: int, grid: torch.Tensor | None) -> torch.Tensor | None:

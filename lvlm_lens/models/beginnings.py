@@ -2,9 +2,9 @@
 
 Safety data sets put several requests to one picture, and every chat begins with the same words.  With causal attention
 the keys and values of a beginning do not depend on what follows.  So of the prompts of a batch each *different*
-beginning (up to the end of the picture; of prompts in words, as far as the tokens of all rows agree) is run once, and
-the rest of every row over its keys and values: the forward that the row has alone, up to rounding.  [own; as prefix
-caching in servers of language models]
+beginning (up to the end of the picture; of prompts in words, as far as the tokens of all rows agree) is run once, over
+what all beginnings share before the picture, and the rest of every row over its keys and values: the forward that the
+row has alone, up to rounding.  [own; as prefix caching in servers of language models]
 
 Done only where nothing can be lost: families without a peculiarity in the table of families, inputs that are token ids,
 their mask and pixels, the same number of tokens before each split, no hooks of others on the model (they would see
@@ -39,10 +39,11 @@ _INPUTS = {"input_ids", "attention_mask", "pixel_values"}
 
 @dataclass(frozen=True)
 class Split:
-    """A batch of ``R`` rows in two parts: ``D`` different beginnings of ``p`` tokens, and the rest of each row.
+    """A batch of ``R`` rows in parts: a stem of ``q`` tokens, ``D`` different beginnings of ``p``, the rest of the rows.
 
     Attributes:
-        beginning: inputs of the model for the beginnings, without padding.
+        stem: ids ``[1, q]`` with which all beginnings begin; none (``q`` = 0) where there is one beginning only.
+        beginning: inputs of the model for the beginnings less the stem, without padding: ids, mask of ``p``, pixels.
         rest: ids, mask (beginnings included) and positions of the rests ``[R, S]``, padded on the left.
         which: int64 ``[R]``, the beginning of each row.
         length: ``p``.
@@ -50,6 +51,7 @@ class Split:
         attended: int64 ``[R, S]``, which tokens of the rests are no padding.
     """
 
+    stem: torch.Tensor
     beginning: dict[str, Any]
     rest: dict[str, Any]
     which: torch.Tensor
@@ -60,12 +62,15 @@ class Split:
     @property
     def tokens(self) -> int:
         """Tokens that go through the blocks."""
-        return int(self.beginning["input_ids"].numel() + self.rest["input_ids"].numel())
+        return sum(int(ids.numel()) for ids in (self.stem, self.beginning["input_ids"], self.rest["input_ids"]))
 
     @torch.inference_mode()
     def begin(self, model: Any) -> DynamicCache:
         """Keys and values of the beginnings, a row of the batch each."""
         cache = DynamicCache()
+        if self.stem.numel():
+            model(input_ids=self.stem, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            cache.batch_repeat_interleave(len(self.beginning["input_ids"]))
         model(**self.beginning, past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache.batch_select_indices(self.which)
         return cache
@@ -205,8 +210,16 @@ def _cut(encoded: Encoded, rows: Sequence[list[int]], starts: Sequence[int], len
             numbers[key] = len(numbers)
             of.append(number)
         which.append(numbers[key])
-    ids = torch.tensor([rows[number][:length] for number in of], device=device)
-    beginning: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    begun = [rows[number][:length] for number in of]
+    stem = 0
+    if len(of) > 1:  # of a picture, what stands before it
+        first = [layout.images[0][0] - start for layout, start in zip(encoded.layouts, starts, strict=True)]
+        stem = _alike(begun, min(first))
+    ids = torch.tensor(begun, device=device)
+    mask = torch.ones_like(ids)
+    beginning: dict[str, Any] = {
+        "input_ids": ids[:, stem:], "attention_mask": mask, "position_ids": (mask.cumsum(-1) - 1)[:, stem:]
+    }  # fmt: skip
     if "pixel_values" in inputs:
         pixels = inputs["pixel_values"].unflatten(0, (len(rows), -1))  # [R, pictures of a row, ...]
         beginning["pixel_values"] = pixels[torch.tensor(of, device=device)].flatten(0, 1)
@@ -221,4 +234,4 @@ def _cut(encoded: Encoded, rows: Sequence[list[int]], starts: Sequence[int], len
     }  # fmt: skip
     if "pixel_values" in inputs:  # no picture stands in what is not attended either
         rest["input_ids"] = torch.where(attended.bool(), rest["input_ids"], inputs["input_ids"][:, -1:])
-    return Split(beginning, rest, torch.tensor(which), length, offset, attended)
+    return Split(ids[:1, :stem], beginning, rest, torch.tensor(which), length, offset, attended)

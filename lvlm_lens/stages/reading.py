@@ -30,6 +30,10 @@ SHARD = 128
 """Samples in one shard of evidence: what a killed run can lose."""
 
 
+IN_WORDS = ("lvlm_in_words", "backbone")
+"""Who reads the items in words: for perception and the refusal, so without the lens."""
+
+
 def shards_of(data: Dataset) -> list[int]:
     """Where each shard begins."""
     return list(range(0, len(data), SHARD))
@@ -41,7 +45,13 @@ def shard_name(start: int) -> str:
 
 
 def read_shard(
-    model: LVLM, data: Dataset, folder: Path, config: SweepConfig, start: int, progress: Progress | None = None
+    model: LVLM,
+    data: Dataset,
+    folder: Path,
+    config: SweepConfig,
+    start: int,
+    progress: Progress | None = None,
+    lens: bool = True,
 ) -> None:
     """Read the samples of one shard and keep them in ``folder``, with the reasons of those that cannot be read."""
     part = data[start : start + SHARD]
@@ -61,6 +71,7 @@ def read_shard(
             config.batch_size,
             None if config.strict else note,
             None if progress is None else lambda done, _all: progress(start + done, len(data)),
+            lens,
         ).to_arrays()
     except LensError:
         if len(failed) < len(part):
@@ -75,6 +86,7 @@ def gather_resumable(
     config: SweepConfig,
     on_error: Callable[[Sample, LensError], None],
     progress: Progress = lambda done, total: None,
+    lens: bool = True,
 ) -> Evidence:
     """:func:`~lvlm_lens.measures.evidence.gather` in shards that stay in the run folder."""
     pieces = Pieces(folder)
@@ -83,7 +95,7 @@ def gather_resumable(
     for start in each(shards_of(data)):
         kept = pieces.get(shard_name(start))
         if kept is None:
-            read_shard(model, data, folder, config, start, progress)
+            read_shard(model, data, folder, config, start, progress, lens)
             kept = pieces.get(shard_name(start))
             assert kept is not None
         progress(min(start + SHARD, len(data)), len(data))
@@ -214,6 +226,7 @@ class Reading(Stage):
                 return gather_resumable(
                     subject, items, run.folder / "activations" / which, settings, on_error,
                     lambda done, total: run.progress(f"reading the {which}", done, total),
+                    which not in IN_WORDS,
                 )  # fmt: skip
 
         evidence = evidence_of("model", run.model, run.data)

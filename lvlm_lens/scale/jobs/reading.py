@@ -68,13 +68,13 @@ class ReadingJob:
     def open(self) -> Opened:
         """Load what reads, make the run folder this run's own."""
         from ...stages.inputs import claim_folder, load_inputs
-        from ...stages.reading import load_backbone, read_shard, said_in_words, shards_of
+        from ...stages.reading import IN_WORDS, load_backbone, read_shard, said_in_words, shards_of
 
         model, data = load_inputs(self.config)
         claim_folder(Path(self.folder), self.schema, self.config, model, data)
         items = data
         reader: LVLM | None = model
-        if self.reader in ("lvlm_in_words", "backbone"):
+        if self.reader in IN_WORDS:
             items = said_in_words(data)
             if len({sample.harmful for sample in items}) < 2:
                 items = items[:0]
@@ -93,7 +93,7 @@ class ReadingJob:
 
         def compute(shard: str) -> Literal["done", "busy"]:
             assert reader is not None, "without a backbone there is no shard"
-            read_shard(reader, items, self._place, self.config, int(shard))
+            read_shard(reader, items, self._place, self.config, int(shard), lens=self.reader not in IN_WORDS)
             return "done"
 
         return Opened([f"{start:07d}" for start in shards_of(items)], compute)
