@@ -39,7 +39,7 @@ _INPUTS = {"input_ids", "attention_mask", "pixel_values"}
 
 @dataclass(frozen=True)
 class Split:
-    """A batch of ``R`` rows in parts: a stem of ``q`` tokens, ``D`` different beginnings of ``p``, the rest of the rows.
+    """A batch of ``R`` rows in parts: a stem of ``q`` tokens, ``D`` beginnings of ``p`` tokens, the rest of each row.
 
     Attributes:
         stem: ids ``[1, q]`` with which all beginnings begin; none (``q`` = 0) where there is one beginning only.
