@@ -61,7 +61,7 @@ class LinearProbe(BaseEstimator):
 
     Attributes (after ``fit``):
         blocks_: ``[block]``; classes_: the two label values; groups_: ``[sample]`` or ``None``.
-        coef_ ``[block, d]``, intercept_ ``[block]``: fitted on all samples, for raw features.
+        coef_ ``[block, d]``, intercept_ ``[block]``: fitted on all samples, for raw features (unless left out).
         C_ ``[block]``: used for them (median of the folds' choices); fold_C_ ``[block, fold]``.
         fold_ ``[sample]``; scores_ ``[sample, block]``: out-of-fold decision values (log-odds).
         null_labels_ ``[draw, sample]``, null_scores_ ``[draw, sample, block]`` (float32).
@@ -89,7 +89,13 @@ class LinearProbe(BaseEstimator):
         self.random_state = random_state
 
     def fit(
-        self, activations: Any, labels: Any, groups: Any = None, name: str = "probe", fold: np.ndarray | None = None
+        self,
+        activations: Any,
+        labels: Any,
+        groups: Any = None,
+        name: str = "probe",
+        fold: np.ndarray | None = None,
+        whole: bool = True,
     ) -> LinearProbe:
         """Fit, cross-validate, shuffle and bootstrap.
 
@@ -99,6 +105,7 @@ class LinearProbe(BaseEstimator):
             groups: ``[sample]``; samples of one group never stand on both sides.
             name: of ``curve_``.
             fold: ``[sample]`` given folds, e.g. another probe's ``fold_``; default made here.
+            whole: also fit on all samples (``coef_``, ``intercept_``), which a curve alone does not need.
 
         Raises:
             DataError: one class only, too few groups.
@@ -134,19 +141,21 @@ class LinearProbe(BaseEstimator):
                 best = np.exp(np.median(np.log(used[:, :1]), axis=0))
                 if len(cs) > 1 and shuffled.shape[1]:
                     drawn = out_of_fold(rows, shuffled, self.fold_, best, settings)[0][..., 0]
-                coef, intercept = grid_coefficients(rows, own, everyone, best, settings)
+                if whole:
+                    coef, intercept = grid_coefficients(rows, own, everyone, best, settings)
+                    coefs.append(coef[0, 0, 0, 0])
+                    intercepts.append(intercept[0, 0, 0, 0])
             scores.append(mine)
             null.append(drawn.T.astype(np.float32))
             fold_c.append(used[:, 0])
-            coefs.append(coef[0, 0, 0, 0])
-            intercepts.append(intercept[0, 0, 0, 0])
             step(len(scores), len(source.blocks))
         self.blocks_ = [int(b) for b in source.blocks]
         self.scores_ = np.stack(scores, 1)
         self.null_scores_ = np.stack(null, -1)
         self.fold_C_ = np.stack(fold_c)
         self.C_ = np.exp(np.median(np.log(self.fold_C_), 1))
-        self.coef_, self.intercept_ = np.stack(coefs), np.array(intercepts)
+        if whole:
+            self.coef_, self.intercept_ = np.stack(coefs), np.array(intercepts)
         self.curve_ = self.curve("auroc", name)
         return self
 
@@ -268,7 +277,7 @@ class LinearProbe(BaseEstimator):
         from sklearn.base import clone
 
         other = clone(self).set_params(permutations=0)
-        curve = other.fit(features, self.labels_, self.groups_, fold=self.fold_).curve_
+        curve = other.fit(features, self.labels_, self.groups_, fold=self.fold_, whole=False).curve_
         return Baseline(float(curve.value[0]), float(curve.low[0]), float(curve.high[0]), curve.replicates)
 
 
@@ -285,7 +294,8 @@ def probed(
             curve = curve.with_baseline(key, fitted.baseline(features[key]))
     if twin is not None:
         with part(0.8, 1.0, "twin"):
-            other = LinearProbe(**{**settings, "permutations": 0}).fit(twin, y, groups, fold=fitted.fold_)
+            unshuffled = LinearProbe(**{**settings, "permutations": 0})
+            other = unshuffled.fit(twin, y, groups, fold=fitted.fold_, whole=False)
         curve = curve.with_baseline("random_twin", other.curve_)
     return replace(curve, meta={**curve.meta, "depth": evidence.depth, "sample": sample_words(y, groups)}), fitted
 

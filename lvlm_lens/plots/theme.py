@@ -135,5 +135,6 @@ def save_figure(figure: Figure, folder: Path | str, name: str) -> list[str]:
     for kind, metadata in (("png", {"Software": None}), ("svg", {"Date": None, "Creator": None})):
         with theme(), replacing(folder / f"{name}.{kind}") as beside:
             figure.savefig(beside, format=kind, metadata=metadata)
+        figure.set_layout_engine("none")  # laid out once: the second format keeps it
         files.append(f"{name}.{kind}")
     return files

@@ -168,9 +168,9 @@ def read_backbone(
 
     def read(which: str, reader: LVLM) -> None:
         evidence = evidence_of(which, reader, in_words)
-        probe = LinearProbe(
-            folds=config.folds, permutations=20, replicates=config.replicates, random_state=config.seed
-        ).fit(evidence, harm_labels(evidence.samples), group_names(evidence.samples), f"perception, {which}")
+        probe = LinearProbe(folds=config.folds, permutations=20, replicates=config.replicates, random_state=config.seed)
+        labels, groups = harm_labels(evidence.samples), group_names(evidence.samples)
+        probe.fit(evidence, labels, groups, f"perception, {which}", whole=False)
         perceived = above_threshold(probe.scores_, probe.labels_, probe.fold_)
         shown = [by_id[sample.id] for sample in evidence.samples]
         found[which] = {
