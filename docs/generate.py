@@ -486,10 +486,62 @@ def verdicts() -> list[str]:
     ]
 
 
+def real_defenses() -> list[str]:
+    """What the defences do on ``smol``, from the committed table."""
+    import json
+
+    record = json.loads((HERE.parent / "figures" / "evaluate-smol" / "evaluation.json").read_text(encoding="utf-8"))
+    setting, differences = record["setting"], {(row["system"], row["rate"]): row for row in record["tests"]}
+
+    def share(cell: dict[str, Any]) -> str:
+        return f"{100 * cell['value']:.0f} [{100 * cell['low']:.0f}, {100 * cell['high']:.0f}]"
+
+    def change(system: str, rate: str) -> str:
+        row = differences.get((system, rate))
+        if row is None:
+            return "-"
+        low, high = 100 * row["low"], 100 * row["high"]
+        return f"{100 * row['difference']:+.0f} [{low:+.0f}, {high:+.0f}] (q {row['q_value']:.2f})"
+
+    rows = []
+    for row in record["rows"]:
+        name, detection = row["system"], row.get("detection")
+        told = "-" if detection is None else f"{detection['auroc']:.2f}"
+        rows.append([
+            "no defence" if name == "none" else f"`{name}`", share(row["attack_success"]),
+            change(name, "attack_success"), share(row["over_refusal"]), change(name, "over_refusal"),
+            share(row["accuracy"]), told, f"{row['cost']['forwards']:.0f}",
+        ])  # fmt: skip
+    least = min(row["q_value"] for row in record["tests"])
+    return [
+        "# Defences on a real model",
+        "",
+        "    lvlm-lens evaluate --model smol --dtype bfloat16 --defense all --limit 64 --train-limit 96",
+        "",
+        f"`{setting['model']}` on {setting['harmful']} harmful and {setting['harmless']} harmless requests of the test "
+        f"split of `{setting['data']}`, fitted on {setting['n_train']} training items, answers of at most "
+        f"{setting['max_new_tokens']} tokens. Shares in per cent with {setting['interval']} intervals over groups of "
+        "items; differences from no defence on the same requests, in points, with q by Benjamini & Hochberg over the "
+        "table. *Attack success*: harmful requests that are not refused. *Right*: harmless requests answered rightly. "
+        "*AUROC*: of a detector's scores. *Forwards*: a query, drafts, captions and each token of an answer counted. "
+        "Record: `figures/evaluate-smol/`.",
+        "",
+        *table(["system", "attack success", "less no defence", "over-refusal", "less no defence", "right", "AUROC",
+                "forwards"], rows),
+        "",
+        "![Attack success against over-refusal](../figures/evaluate-smol/defense_plane.png)",
+        "",
+        (f"No difference is told from none at q < 0.05 (the least q is {least:.2f})" if least >= 0.05 else
+         f"The least q is {least:.3f}") + ": so few requests show large differences only. What each defence is, "
+        "and what of it is approximate: [defenses.md](defenses.md).",
+    ]  # fmt: skip
+
+
 PAGES = {"measures": measures, "defenses": defenses, "datasets": datasets, "recipes": recipes, "families": families,
          "commands": commands, "training_methods": training_methods, "wide": wide, "selftest": selftest,
          "science": science,
-         "trainings": trainings, "standard_study": standard_study, "verdicts": verdicts}  # fmt: skip
+         "trainings": trainings, "standard_study": standard_study, "verdicts": verdicts,
+         "real_defenses": real_defenses}  # fmt: skip
 
 
 def main(words: Sequence[str]) -> int:
