@@ -71,7 +71,7 @@ def bench_sweep(config: SweepConfig, progress: Tell | None = None) -> dict[str, 
         "cpu_ratio": round(whole_cpu / plain_cpu, 2),
         "ratio_without_causal_stages": round(curves / plain, 2),
         "cpu_ratio_without_causal_stages": round(curves_cpu / plain_cpu, 2),
-        "environment": environment(config.seed),
+        "environment": environment(config.seed, []),
     }
 
 
