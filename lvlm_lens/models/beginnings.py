@@ -8,9 +8,9 @@ row has alone, up to rounding.  [own; as prefix caching in servers of language m
 
 Done only where nothing can be lost: families without a peculiarity in the table of families, inputs that are token ids,
 their mask and pixels, the same number of tokens before each split, no hooks of others on the model (they would see
-parts of prompts), and a saving that is worth it.  Before it is first used on a model, two rows are run both ways; where
-their logits differ by more than rounding (the tolerance, or a few times what padding changes), or the forward refuses,
-whole prompts are run from then on, and ``reason`` says why.
+parts of prompts), and a saving that is worth it.  Before it is first used on a model, and again for the first prompts
+with so many pictures, two rows are run both ways; where their logits differ by more than rounding (the tolerance, or
+a few times what padding changes), or the forward refuses, whole prompts are run from then on, and ``reason`` says why.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Beginnings:
         self.reason = "rotary embeddings stretch with the longest row" if padding.stretching else None
         if lvlm.anatomy.family.flow:
             self.reason = f"the family has its own way ({', '.join(sorted(lvlm.anatomy.family.flow))})"
-        self._checked = False
+        self._checked: set[int] = set()
 
     def batches(self, samples: Sequence[Sample], size: int) -> list[list[int]]:
         """As :func:`~.batching.batches`; where pictures recur, the rows of one picture side by side."""
@@ -124,7 +124,9 @@ class Beginnings:
         if foreign_hooks(self.lvlm.model):
             return None
         found = self.worthwhile(encoded, read)
-        if found is not None and not self._checked:
+        pictures = len(encoded.samples[0].images)
+        if found is not None and pictures not in self._checked:
+            self._checked.add(pictures)
             self._check(encoded)
         return found if self.reason is None else None
 
@@ -168,7 +170,6 @@ class Beginnings:
 
     def _check(self, encoded: Encoded) -> None:
         """The shortest and the longest row whole and in parts: the same logits, or whole prompts from now on."""
-        self._checked = True
         order = sorted(range(len(encoded)), key=lambda row: len(encoded.layouts[row].attended))
         few = self.lvlm.encode([encoded.samples[row] for row in (order[0], order[-1])])
         split = self.parts(few, [layout.last for layout in few.layouts])

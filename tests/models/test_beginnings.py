@@ -128,3 +128,21 @@ def test_a_forward_that_does_not_take_a_beginning_goes_on_whole():
     found = gather(model, data, batch_size=6)
     assert model.beginnings.reason is not None
     np.testing.assert_allclose(found.resid[1, 0], alone(model, data[1], 0)[0], atol=2e-5)
+
+
+def test_prompts_with_pictures_are_proven_apart_from_those_in_words():
+    """A model that forgets the cache beside a picture only: words pass the proof, pictures do not."""
+    model = LVLM(*tiny_model("llava"))
+    real = model.model.forward
+
+    def forward(*args, past_key_values=None, pixel_values=None, **kwargs):
+        cache = past_key_values if pixel_values is None else None
+        return real(*args, past_key_values=cache, pixel_values=pixel_values, **kwargs)
+
+    model.model.forward = forward
+    gather(model, in_words(), batch_size=6)
+    assert model.beginnings.reason is None
+    data = asked(2)
+    found = gather(model, data, batch_size=6)
+    assert model.beginnings.reason is not None
+    np.testing.assert_allclose(found.resid[1, 0], alone(model, data[1], 0)[0], atol=2e-5)
