@@ -20,6 +20,7 @@ from .data import Dataset
 from .defenses.wide_table import IN_MEMORY
 from .interventions.seats import PACK
 from .machine import memory_bytes, resident_bytes
+from .measures.unembedding import PIECE
 from .models.anatomy import LOGITS, Anatomy
 from .models.twin import PART
 
@@ -38,10 +39,12 @@ class Memory:
         weights: of the model; beside: what is there before and while it runs (on the CPU: Python and its libraries,
             those that are loaded later counted in).
         row: of one row of a batch at its widest place; batch: rows per forward; lens: logits of one batch's lens.
-        measures: products of the unembedding with itself, of the model and its twin, and the twin's own head.
+        measures: the product of an unembedding with itself; head: the twin's own, kept for its lenses from the reading
+            on, 0 without a twin.
         patching: of one wave of patched cells and the state recorded for them.
         backbone: weights of the language-only backbone that is read, where the model waits beside it (on the CPU).
         twin: of shuffling the largest part of a weight; tables: of SASA's features and of one probe on them (CPU).
+        answers: whether prompts go through the whole model after the twin (SASA, the defences).
         device: that there are.
     """
 
@@ -51,10 +54,12 @@ class Memory:
     batch: int
     lens: int
     measures: int
+    head: int
     patching: int
     backbone: int
     twin: int
     tables: int
+    answers: bool
     device: int
 
     @classmethod
@@ -82,25 +87,31 @@ class Memory:
             row=_row_bytes(anatomy, tokens, size),
             batch=batch,
             lens=lens,
-            measures=_measures(anatomy, size, config.twin and config.quantize is None),
+            measures=_measures(anatomy),
+            head=anatomy.vocab_size * anatomy.d_model * size if config.twin and config.quantize is None else 0,
             patching=_patching(anatomy, tokens, config.pairs, size) if config.pairs and data.pairs() else 0,
             backbone=_weights(backbone, size, None) if backbone is not None and on_cpu else 0,
             twin=min(largest, PART) * (8 + 2 * size) if config.twin and config.quantize is None else 0,
             tables=_tables(min(128, len(data)), anatomy.vocab_size) if config.sasa and on_cpu else 0,
+            answers=config.sasa or config.defenses,
             device=memory_bytes(device),
         )
 
     @property
     def peak(self) -> int:
         """The whole."""
-        reading = self.batch * self.row + self.lens + self.tables
-        beside_model = self.backbone + self.batch * self.row
-        return round(self.weights + self.beside + max(reading, beside_model, self.measures, self.patching, self.twin))
+        reading = self.batch * self.row + self.lens
+        later = max(self.twin, self.measures, self.patching)
+        if self.backbone:
+            later = max(later, self.backbone + self.batch * self.row)
+        if self.answers:
+            later = max(later, reading + self.tables)
+        return round(self.weights + self.beside + max(reading, self.head + later))
 
     @property
     def largest_batch_size(self) -> int:
         """The largest power of two of rows that fits into nine tenths of the device; 0 where not even one does."""
-        room = 0.9 * self.device - self.weights - self.beside - self.lens - self.tables
+        room = 0.9 * self.device - self.weights - self.beside - self.head - self.lens - self.tables
         rows = room / self.row
         return 0 if rows < 1 else 2 ** min(int(rows).bit_length() - 1, 10)
 
@@ -126,11 +137,9 @@ def _tables(rows: int, vocabulary: int) -> int:
     return held + 4 * table
 
 
-def _measures(anatomy: Anatomy, size: int, twin: bool) -> int:
-    """``W'W`` of an unembedding in float64, as it is and centred, while one more is made of pieces of 8,192 tokens."""
-    square, head = 8 * anatomy.d_model**2, anatomy.vocab_size * anatomy.d_model * size
-    pieces = 8 * min(8192, anatomy.vocab_size) * anatomy.d_model
-    return (4 * square + head if twin else 2 * square) + square + pieces
+def _measures(anatomy: Anatomy) -> int:
+    """``W'W`` of one unembedding in float64, and a piece of it as float64."""
+    return 8 * anatomy.d_model**2 + 8 * PIECE
 
 
 def _patching(anatomy: Anatomy, tokens: int, pairs: int, size: int) -> int:

@@ -78,7 +78,8 @@ class Unembedding:
     @cached_property
     def mean_row(self) -> torch.Tensor:
         """Mean over tokens of the unembedding, ``[d]`` float64 on the CPU."""
-        return self.weight.sum(0, dtype=torch.float64).cpu() / self.vocab
+        # piece by piece: a sum in another dtype makes a copy of what it sums
+        return torch.stack([part.double().sum(0).cpu() for part in _pieces(self.weight)]).sum(0) / self.vocab
 
     @cached_property
     def gram(self) -> torch.Tensor:

@@ -13,6 +13,7 @@ from ..config import SweepConfig, parse_blocks
 from ..data import Dataset, Sample
 from ..errors import DataError, LensError, ModelError, context
 from ..lens import LVLM
+from ..machine import give_back
 from ..locate.locating import quadrant_table
 from ..measures.evidence import Evidence, gather
 from ..measures.items import group_names, harm_labels
@@ -223,11 +224,13 @@ class Reading(Stage):
                 run.broken.setdefault(sample.id, str(error) if which == "model" else f"{which}: {error}")
 
             with run.timed(f"gather_{which}"), context(which):
-                return gather_resumable(
+                found = gather_resumable(
                     subject, items, run.folder / "activations" / which, settings, on_error,
                     lambda done, total: run.progress(f"reading the {which}", done, total),
                     which not in IN_WORDS,
                 )  # fmt: skip
+            give_back()  # before the weights are put into another order, or another model is loaded
+            return found
 
         evidence = evidence_of("model", run.model, run.data)
         twin = lens_of_twin = None

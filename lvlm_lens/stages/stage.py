@@ -24,6 +24,7 @@ from ..config import SweepConfig
 from ..data import Dataset, Pair, Sample
 from ..errors import LensError, NumericalError
 from ..lens import LVLM
+from ..machine import give_back
 from ..measures.items import joint_items
 from ..models.batching import out_of_memory
 from ..models.loading import BACKBONES
@@ -189,7 +190,9 @@ def run_stage(stage: Stage, run: Run) -> Mapping[str, Any]:
     while True:
         try:
             with run.timed(stage.name), halvings_noted(run.notes, stage.name):
-                return stage.run(run)
+                parts = stage.run(run)
+            give_back()
+            return parts
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
