@@ -139,7 +139,7 @@ def _tables(rows: int, vocabulary: int) -> int:
 
 def _measures(anatomy: Anatomy) -> int:
     """``W'W`` of one unembedding in float64, and a piece of it as float64."""
-    return 8 * anatomy.d_model**2 + 8 * PIECE
+    return 8 * (anatomy.d_model**2 + min(PIECE, anatomy.vocab_size * anatomy.d_model))
 
 
 def _patching(anatomy: Anatomy, tokens: int, pairs: int, size: int) -> int:

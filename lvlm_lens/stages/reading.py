@@ -13,8 +13,8 @@ from ..config import SweepConfig, parse_blocks
 from ..data import Dataset, Sample
 from ..errors import DataError, LensError, ModelError, context
 from ..lens import LVLM
-from ..machine import give_back
 from ..locate.locating import quadrant_table
+from ..machine import give_back
 from ..measures.evidence import Evidence, gather
 from ..measures.items import group_names, harm_labels
 from ..measures.linear_probe import LinearProbe
