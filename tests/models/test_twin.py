@@ -84,17 +84,20 @@ def test_undone_when_a_reading_fails(model, error):
     assert gather(model, [Sample("a", "Is it safe?", (ImageObject(picture()),))]).resid.any()
 
 
-def test_undone_when_making_it_is_interrupted(model, monkeypatch):
-    """Ctrl-C at any weight: what was shuffled until then is put back."""
+@pytest.mark.parametrize("first", [True, False])
+def test_undone_when_making_it_is_interrupted(model, monkeypatch, first):
+    """Ctrl-C at any weight, before or after its entries have moved: what was shuffled until then is put back."""
     usual = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     before = states(model.model)
     shuffle, calls = twin_module.shuffle, []
 
     def interrupted(part, seed):
         calls.append(seed)
-        if len(calls) == 7:
+        if len(calls) == 7 and first:
             os.kill(os.getpid(), signal.SIGINT)
         shuffle(part, seed)
+        if len(calls) == 7 and not first:
+            os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(twin_module, "shuffle", interrupted)
     with pytest.raises(KeyboardInterrupt), model.random_twin(0):
