@@ -22,7 +22,7 @@ from .memory import Memory
 from .models.anatomy import Anatomy, resolve
 from .models.loading import BACKBONES, empty_checkpoint, read_dtype
 from .models.placement import hold_device
-from .speed import Speed, figure_seconds, probe_seconds, product_seconds, shuffle_seconds, wide_fit_seconds
+from .speed import Speed, figure_seconds, probe_seconds, product_seconds, shuffle_seconds, wide_seconds
 from .stages import stages
 from .stages.inputs import best_device, in_words_only
 from .stages.stage import Plan
@@ -138,13 +138,17 @@ def _speed(
     shape = (anatomy.vocab_size, anatomy.d_model)
     head = linear_seconds(shape, batch, device, dtype)
     probe, plain = probe_seconds(max(items, 20), anatomy.d_model, config.folds, config.permutations, config.replicates)
+    asked = config.sasa or config.defenses
+    fit, table, tuned = wide_seconds(max(min(128, items), 20), anatomy.vocab_size) if asked else (0.0, 0.0, 0.0)
     parameters = sum(p.numel() for block in anatomy.blocks for p in block.parameters())
     return Speed(
         row=(forward + head) / batch,
         step=step + head,
         probe=probe,
         probe_plain=plain,
-        wide_fit=wide_fit_seconds(max(min(64, items // 2), 8), anatomy.vocab_size) if config.sasa else 0.0,
+        wide_fit=fit,
+        table=table,
+        tuned=tuned,
         product=product_seconds(device, torch.float32),
         product_double=product_seconds("cpu", torch.float64),
         shuffle=shuffle_seconds(max(anatomy.embed.weight.numel(), 1), device, dtype) if config.twin else 0.0,  # type: ignore[union-attr, operator]
@@ -162,6 +166,8 @@ def _seconds(work: Work, speed: Speed) -> float:
         + work.products * speed.product
         + work.products_double * speed.product_double
         + work.wide_fits * speed.wide_fit
+        + work.tables * speed.table
+        + work.tuned * speed.tuned
         + work.shuffled * speed.shuffle
         + work.figures * speed.figure
     )

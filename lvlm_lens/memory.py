@@ -101,7 +101,7 @@ class Memory:
     def peak(self) -> int:
         """The whole."""
         reading = self.batch * self.row + self.lens
-        later = max(self.twin, self.measures, self.patching)
+        later: float = max(self.twin, self.measures, self.patching)
         if self.backbone:
             later = max(later, self.backbone + self.batch * self.row)
         if self.answers:

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from .defenses.contest import repeated_splits
 from .defenses.probe import LogisticProbe
+from .defenses.tuned import coordinates, tuned_scores
 from .machine import clock, seconds
 from .measures.linear_probe import LinearProbe
 from .models.twin import PART, shuffle, unshuffle
@@ -21,7 +23,8 @@ class Speed:
 
     Attributes:
         row: one prompt through the whole model, in batches of the asked size; step: one decoding step of a batch.
-        probe, probe_plain: one probe on one block with and without shuffles; wide_fit: one on first-token logits.
+        probe, probe_plain: one probe on one block with and without shuffles.
+        wide_fit: a probe on first-token logits; table: their coordinates; tuned: a probe on those, its C chosen.
         product, product_double: one multiply-add of a matrix product in float32, where the model is, and in float64, on
             the processor.
         shuffle: one weight put into random order, and back; figure: one figure, PNG and SVG; load: the model, from
@@ -33,6 +36,8 @@ class Speed:
     probe: float
     probe_plain: float
     wide_fit: float
+    table: float
+    tuned: float
     product: float
     product_double: float
     shuffle: float
@@ -54,13 +59,20 @@ def probe_seconds(n: int, width: int, folds: int, permutations: int, replicates:
     return made[0], made[1]
 
 
-def wide_fit_seconds(n: int, vocabulary: int) -> float:
-    """One logistic probe on first-token logits."""
-    rng = np.random.default_rng(0)
-    rows = rng.standard_normal((n, vocabulary)).astype(np.float32)
-    start = clock()
-    LogisticProbe(1.0).fit(rows, np.arange(n) % 2)
-    return clock() - start
+def wide_seconds(items: int, vocabulary: int) -> tuple[float, float, float]:
+    """On first-token logits of so many items: a probe on half of them; their coordinates; a probe with its C chosen."""
+    rows = np.random.default_rng(0).standard_normal((items, vocabulary)).astype(np.float32)
+    labels = np.arange(items) % 2
+    times = [clock()]
+    LogisticProbe(1.0).fit(rows[: items // 2], labels[: items // 2])
+    times.append(clock())
+    turned = coordinates(rows)
+    times.append(clock())
+    splits = repeated_splits(labels, np.arange(items), 0, repeats=1)
+    tuned_scores(turned, labels, splits.trains, splits.folds)
+    times.append(clock())
+    fit, table, tuned = np.diff(times)
+    return float(fit), float(table), float(tuned) / len(splits.trains)
 
 
 def product_seconds(device: str, dtype: torch.dtype) -> float:

@@ -30,7 +30,7 @@ from ..estimate import _work
 from ..estimate_evaluation import _work as evaluation_work
 from ..evaluate.asking import training_and_test
 from ..lens import LVLM
-from ..speed import figure_seconds, probe_seconds, wide_fit_seconds
+from ..speed import figure_seconds, probe_seconds, wide_seconds
 from ..stages.stage import Plan
 from ..stages.work import Work
 from ..wide.shapes import SHAPES
@@ -172,11 +172,14 @@ def row_of(model: LVLM) -> Row:
 
 @dataclass(frozen=True)
 class Fits:
-    """Seconds on one core here of a probe with and without shuffles, a fit on first-token logits, and a figure."""
+    """Seconds on one core here of a probe with and without shuffles, a fit on first-token logits, their coordinates, a
+    probe on those with its C chosen, and a figure."""
 
     probe: float
     plain: float
     wide: float
+    table: float
+    tuned: float
     figure: float
 
 
@@ -185,7 +188,8 @@ def _seconds(work: Work, row: Row, fits: Fits, card: Card) -> tuple[float, float
     step = max(card.step, (row.weights + BATCH * row.cache) / card.bandwidth)
     decoding = work.steps * BATCH * row.weights  # two FLOPs a weight of two bytes
     onto_card = work.rows * row.flops / card.flops + work.steps * step
-    onto_host = work.probes * fits.probe + work.probes_plain * fits.plain + work.wide_fits * fits.wide
+    onto_host = work.probes * fits.probe + work.probes_plain * fits.plain
+    onto_host += work.wide_fits * fits.wide + work.tables * fits.table + work.tuned * fits.tuned
     return onto_card, (onto_host + work.figures * fits.figure) / card.host, work.rows * row.flops + decoding
 
 
@@ -197,7 +201,7 @@ def reckon(name: str, card: Card, data: Dataset, fits: Fits | None = None) -> tu
     if fits is None:
         sizes = len(data) // TIMED, row.width // TIMED, config.folds, config.permutations, config.replicates
         probe, plain = (TIMED**3 * seconds for seconds in probe_seconds(*sizes))
-        fits = Fits(probe, plain, wide_fit_seconds(64, row.vocabulary), figure_seconds())
+        fits = Fits(probe, plain, *wide_seconds(128, row.vocabulary), figure_seconds())
     cost, counts = Cost(), {}
     for stage, work in _work(Plan(config, model, data, row.blocks)).items():
         on_card, on_host, flops = _seconds(work, row, fits, card)

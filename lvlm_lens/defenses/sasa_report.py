@@ -54,6 +54,8 @@ from .tuned import TunedProbe
 
 SIZES = (10, 20, 50, 100, 200, 500)
 FALSE_POSITIVES = (0.01, 0.05)
+QUICK_SUBSETS = 3
+"""Subsets of the training part a size, in a quick report."""
 REFERENCE, MAIN = "no_projection", "sasa"
 
 
@@ -218,7 +220,7 @@ def sasa_report(
     """
     if quick:
         n_train, n_test = n_train or 64, n_test or 64
-        seeds = min(seeds, 3)
+        seeds = min(seeds, QUICK_SUBSETS)
     notes: list[str] = []
     note = None if strict else lambda sample, error: notes.append(f"left out: {error}")
     train, test = (readable(model, part, note) for part in train_and_test(data, n_train, n_test, seed))

@@ -10,8 +10,10 @@ from typing import Any
 from ..config import SweepConfig
 from ..data import Dataset
 from ..defenses import SASA, Defense, FirstTokenProbe, SafetyPrompt
+from ..defenses.contest import FOLDS
 from ..defenses.sasa_map import CONTROL_NAMES
-from ..defenses.sasa_report import SASAReport, sasa_report
+from ..defenses.sasa_report import FALSE_POSITIVES, QUICK_SUBSETS, SIZES, SASAReport, sasa_report
+from ..defenses.tuned import INNER
 from ..errors import DataError, ModelError, RunFolderError, UsageError, context
 from ..evaluate.evaluation import EvaluationResult, evaluate
 from ..lens import LVLM
@@ -51,8 +53,13 @@ def defence_stage(
     return {"done": True, **report.to_dict()}, report
 
 
-def sasa_work(items: int, in_words: bool, blocks: int) -> Work:
-    """Passes of the quick report: the map, the controls, harm in words, the refusal log-odds by block."""
+def sasa_work(items: int, in_words: bool, blocks: int, vocabulary: int, width: int) -> Work:
+    """Passes of the quick report: the map, the controls, the contest, harm in words, the refusal log-odds by block.
+
+    Every table of features (cells of the map, controls, the plain pass, subsets of the training part, SASA's and its
+    rivals' candidates in the contest, every single block read through the head) is turned once and gives one probe,
+    in the contest one in each of its splits.
+    """
     train = test = min(64, items // 2)
     chosen = [round(k * (blocks - 1) / 3) for k in range(4)]  # candidate blocks of the quick map
     later = {s: (blocks - 1 - s) / blocks for s in chosen}  # the share of the blocks that a second pass runs
@@ -60,10 +67,17 @@ def sasa_work(items: int, in_words: bool, blocks: int) -> Work:
     second = max(later.values())  # where the blocks are not known beforehand
     rows = (train + test) * (1 + sum(later[s] for s, _ in cells))
     rows += (train + test) * (1 + len(CONTROL_NAMES) * second)
+    rows += (train + test) * (1 + sum(later[s] for s, _ in cells))  # the same cells run again without projection
     rows += train * (1 + second) if in_words else 0
     rows += 16 * (2 + second) + 32 * (1 + 3 * second)
-    fits = 5 * len(cells) + len(CONTROL_NAMES) + 3 + 2 * 3 * 3 + 2 + 2 * 5
-    return Work(rows=rows, wide_fits=fits)
+    subsets = 1 + QUICK_SUBSETS * sum(size < train for size in SIZES)
+    once = 1 + len(cells) + len(CONTROL_NAMES) + 3 + 2 * subsets + 2
+    candidates = 2 * len(cells) + 1 + blocks
+    guards = len(FALSE_POSITIVES) * (1 + INNER)
+    return Work(
+        rows=rows, wide_fits=2 + guards, tables=once + candidates, tuned=once + FOLDS * candidates,
+        products=float(blocks * (train + test) * vocabulary * width),
+    )  # fmt: skip
 
 
 TRAINING, ASKED, LONGEST = 80, 40, 12
@@ -126,7 +140,10 @@ class Projecting(Stage):
 
     def cost(self, plan: Plan) -> Mapping[str, Work]:
         """Passes of the map, the controls and the rest."""
-        work = sasa_work(len(plan.labelled), plan.in_words > 0, plan.model.n_blocks)
+        anatomy = plan.model.anatomy
+        work = sasa_work(
+            len(plan.labelled), plan.in_words > 0, plan.model.n_blocks, anatomy.vocab_size, anatomy.d_model
+        )
         return {"SASA": work, "figures": Work(figures=3)}
 
     def run(self, run: Run) -> Mapping[str, Any]:

@@ -19,7 +19,8 @@ class Work:
         probes: probes of one block fitted with the null's shuffles; probes_plain: fitted without them.
         products: multiply-adds of wide matrix products in float32, where the model is; products_double: in float64, on
             the processor.
-        wide_fits: logistic probes on first-token logits.
+        wide_fits: logistic probes on first-token logits; tables: such logits turned into coordinates of their items;
+            tuned: probes on those, whose C is chosen by an inner cross-validation.
         shuffled: weights put into random order, and back.
         figures: figures that are drawn.
         note: what the count supposes.
@@ -32,6 +33,8 @@ class Work:
     products: float = 0.0
     products_double: float = 0.0
     wide_fits: float = 0.0
+    tables: float = 0.0
+    tuned: float = 0.0
     shuffled: float = 0.0
     figures: int = 0
     note: str = ""
@@ -43,7 +46,8 @@ class Work:
 
 
 _COUNTS = (
-    "rows", "steps", "probes", "probes_plain", "products", "products_double", "wide_fits", "shuffled", "figures",
+    "rows", "steps", "probes", "probes_plain", "products", "products_double", "wide_fits", "tables", "tuned",
+    "shuffled", "figures",
 )  # fmt: skip
 
 

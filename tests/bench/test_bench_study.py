@@ -37,7 +37,7 @@ def test_hours_on_many_cards_by_hand():
 
 
 def test_counts_are_those_of_the_dry_run():
-    cost, basis = reckon("LLaVA-1.5-7B", Card(), requests(), Fits(40.0, 20.0, 0.02, 0.5))
+    cost, basis = reckon("LLaVA-1.5-7B", Card(), requests(), Fits(40.0, 20.0, 0.02, 0.05, 0.02, 0.5))
     work = basis["work"]
     assert work["reading the model"]["rows"] == work["reading the twin"]["rows"] == 5000
     assert work["asking none"]["steps"] == 79 * 128 and len(cost.answers) == 16  # 2,500 requests, 32 at a time

@@ -6,7 +6,9 @@ from row_counting import rows_counted
 
 from lvlm_lens import LVLM
 from lvlm_lens.data import Dataset, Sample
-from lvlm_lens.defenses import sasa
+from lvlm_lens.defenses import contest, sasa, sasa_contest, sasa_map, tuned
+from lvlm_lens.defenses.probe import LogisticProbe
+from lvlm_lens.defenses.sasa_report import sasa_report
 from lvlm_lens.locate.roles import LayerRoles, Role
 from lvlm_lens.models.tiny import tiny_model
 from lvlm_lens.stages.defending import defence_stage, sasa_work, table_stage, table_work
@@ -68,10 +70,34 @@ def test_passes_continue_at_the_batch_where_they_were_stopped(model, tmp_path):
     assert model.passes == [8] * 6
 
 
+def test_the_probes_of_a_report_of_sasa_are_counted(model, monkeypatch):
+    """Tables that are turned, training parts that a C is chosen on, and plain fits: as many as the estimate says."""
+    seen = {"tables": 0, "tuned": 0, "wide_fits": 0}
+
+    def counted(module, name, unit, how_many=lambda *given: 1):
+        real = getattr(module, name)
+
+        def call(*given, **more):
+            seen[unit] += how_many(*given)
+            return real(*given, **more)
+
+        monkeypatch.setattr(module, name, call)
+
+    for module in (sasa_map, sasa_contest, tuned):
+        counted(module, "coordinates", "tables")
+    for module in (sasa_map, contest, tuned):
+        counted(module, "tuned_scores", "tuned", lambda rows, labels, trains, folds: len(trains))
+    counted(LogisticProbe, "fit", "wide_fits")
+    sasa_report(model, DATA, quick=True, batch_size=8)
+    said = sasa_work(len(DATA), False, model.n_blocks, model.anatomy.vocab_size, model.anatomy.d_model)
+    assert {name: getattr(said, name) for name in seen} == seen
+
+
 def test_a_report_of_sasa_is_kept(model, tmp_path):
     with rows_counted(model, DATA) as rows:
         found, report = defence_stage(model, DATA, ROLES, 0, tell, 8, tmp_path)
-    assert 0.5 < sasa_work(len(DATA), False, model.n_blocks).rows / rows[0] < 2
+    said = sasa_work(len(DATA), False, model.n_blocks, model.anatomy.vocab_size, model.anatomy.d_model)
+    assert 0.5 < said.rows / rows[0] < 2
     assert found["done"] and max(model.passes) == 8
     model.passes.clear()
     kept, same = defence_stage(model, DATA, ROLES, 0, tell, 8, tmp_path)
