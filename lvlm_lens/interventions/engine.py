@@ -155,7 +155,7 @@ def _run_block(
     """One block over the suffixes of all joined cells: ``[N, d]`` in and out."""
     recorded = rec.calls[block]
     call = {name: seats.argument(name, value) for name, value in recorded.items() if name != "attention_mask"}
-    call["attention_mask"] = seats.mask(recorded.get("attention_mask"))
+    call["attention_mask"] = seats.mask(recorded.get("attention_mask"), hidden.dtype)
     cache = _Prefix(
         _prefix([(source.keys[block], row) for source, row in seats.prefixes], seats.stop),
         _prefix([(source.values[block], row) for source, row in seats.prefixes], seats.stop),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from .cell import Cell
@@ -22,7 +23,8 @@ class Seats:
         take: token of each seat ``[B, Q]``, a repeated one where it is empty; back: seat of each token ``[N]``.
         row: recorded row of each pack ``[B]``; column: of each seat ``[B, Q]``.
         cell, start: of each seat ``[B, Q]``, -1 for the cell of an empty seat.
-        prefixes: recording and row of the keys and values before each pack; stop: columns that are read of them.
+        prefixes: recording and row of the keys and values before each pack.
+        stop: columns that are read of them; low: how many of these are read by all.
         ends: last token of each cell ``[n]``; seat: first seat of each cell, in the flattened batch.
     """
 
@@ -45,34 +47,33 @@ class Seats:
                 min(bins, key=lambda b: sum(lengths[m] for m in b)).append(n)
             packs += bins
         width = max(sum(lengths[n] for n in own) for own in packs)
-        before = torch.tensor([0, *lengths]).cumsum(0).tolist()  # first token of each cell
-        take, column, owner, first = (torch.full((len(packs), width), -1) for _ in range(4))
+        before = np.cumsum([0, *lengths])  # first token of each cell
+        take, column, owner, first = (np.full((len(packs), width), -1) for _ in range(4))
         self.seat, self.length = [0] * len(cells), lengths
         for b, own in enumerate(packs):
             take[b], column[b], first[b] = before[own[0]], starts[own[0]], starts[own[0]]
             at = 0
             for n in own:
                 cut = slice(at, at + lengths[n])
-                take[b, cut] = torch.arange(before[n], before[n] + lengths[n])
-                column[b, cut] = torch.arange(starts[n], starts[n] + lengths[n])
+                take[b, cut], column[b, cut] = _counting(before[n], lengths[n]), _counting(starts[n], lengths[n])
                 owner[b, cut], first[b, cut] = n, starts[n]
                 self.seat[n] = b * width + at
                 at += lengths[n]
-        back = torch.empty(before[-1], dtype=torch.long)
+        back = np.empty(before[-1], dtype=np.int64)
         filled = owner >= 0
-        back[take[filled]] = torch.arange(take.numel()).reshape(take.shape)[filled]
-        self.ends = torch.tensor(before[1:], device=device) - 1
-        self.take, self.back = take.to(device), back.to(device)
+        back[take[filled]] = filled.ravel().nonzero()[0]
+        self.ends = torch.from_numpy(before[1:] - 1).to(device)
+        self.take, self.back = torch.from_numpy(take).to(device), torch.from_numpy(back).to(device)
         self.row = torch.tensor([cells[own[0]].row for own in packs], device=device)
-        self.column, self.cell, self.start = column.to(device), owner.to(device), first.to(device)
-        self.stop = max(starts[: len(cells)])
+        self.column, self.cell, self.start = (torch.from_numpy(x).to(device) for x in (column, owner, first))
+        self.stop, self.low = max(starts[: len(cells)]), min(starts[: len(cells)])
         sources = [cells[own[0]].inherits for own in packs]
         self.prefixes = [
             (source.recording, source.row) if source else (rec, cells[own[0]].row)
             for source, own in zip(sources, packs, strict=True)
         ]
         # every query reads every key that stands there, or the first tokens of a row see only each other
-        one_query = width == 1 and min(starts[: len(cells)]) == self.stop
+        one_query = width == 1 and self.low == self.stop
         self.unmasked = one_query or (self.stop == 0 and all(len(own) == 1 for own in packs))
         self._masks: dict[int, torch.Tensor] = {}
 
@@ -88,19 +89,25 @@ class Seats:
         row = self.row if value.shape[axis] > 1 else torch.zeros_like(self.row)
         return value[(slice(None),) * axis + (row[:, None], self.column)]  # [.., B, Q(, D)]
 
-    def mask(self, recorded: torch.Tensor | None) -> torch.Tensor | None:
-        """The attention mask ``[B, heads or 1, Q, stop + Q]``: the prefix of each seat's cell, and the cell itself."""
+    def mask(self, recorded: torch.Tensor | None, dtype: torch.dtype) -> torch.Tensor | None:
+        """The attention mask ``[B, heads or 1, Q, stop + Q]``: the prefix of each seat's cell, and the cell itself.
+
+        What is made for a block that had none is added to scores of type ``dtype``.
+        """
         if recorded is None and self.unmasked:
             return None
         if id(recorded) not in self._masks:
-            prefix = torch.arange(self.stop, device=self.column.device).expand(len(self.row), -1)  # [B, stop]
-            keys = torch.cat([prefix, self.column], 1)  # [B, K]: the column of every key
+            columns = torch.arange(self.stop, device=self.column.device)
             own = (self.cell[:, :, None] == self.cell[:, None]) | (self.cell[:, :, None] < 0)
-            before = prefix[:, None] < self.start[:, :, None]
-            mine = torch.cat([before, own], 2)[:, None]  # [B, 1, Q, K]
-            if recorded is None:  # plainly causal, no padding
-                found = mine & (keys[:, None] <= self.column[:, :, None])[:, None]
+            if recorded is None:  # plainly causal, no padding: only what comes after ``low`` is hidden from anybody
+                own &= self.column[:, None] <= self.column[:, :, None]
+                after = columns[self.low :] < self.start[:, :, None]
+                found = torch.zeros(*self.column.shape, self.stop + own.shape[2], dtype=dtype, device=own.device)
+                found[..., self.low :].masked_fill_(~torch.cat([after, own], 2), torch.finfo(dtype).min)
+                found = found[:, None]
             else:
+                mine = torch.cat([columns < self.start[:, :, None], own], 2)[:, None]  # [B, 1, Q, K]
+                keys = torch.cat([columns.expand(len(self.row), -1), self.column], 1)  # [B, K]: the column of every key
                 row = self.row if recorded.shape[0] > 1 else torch.zeros_like(self.row)
                 part = recorded[row[:, None], :, self.column].transpose(1, 2)  # [B, heads or 1, Q, T]
                 part = part.gather(3, keys[:, None, None].expand(-1, *part.shape[1:3], -1))
@@ -108,3 +115,7 @@ class Seats:
                 found = part.masked_fill(~mine, blocked)
             self._masks[id(recorded)] = found
         return self._masks[id(recorded)]
+
+
+def _counting(first: int, count: int) -> np.ndarray:
+    return np.arange(first, first + count)
