@@ -7,10 +7,11 @@ work are timed here and now (:mod:`.machine`).  Meant to be right within a facto
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
 
 from .config import SweepConfig, parse_blocks
 from .data import Dataset, Sample
@@ -33,40 +34,124 @@ _DISK = 5e8
 """Bytes a second at which weights are taken to be read."""
 
 
+@dataclass(frozen=True)
+class Opened:
+    """The model of a run without its weights, the data, and what is known of both before anything is run.
+
+    Attributes:
+        data: for a model of words, its samples in words; model: on PyTorch's meta device; anatomy: of it.
+        device, dtype: of the run.
+        longest, tokens: of a few prompts; pictures: the share of them that shows one.
+    """
+
+    data: Dataset
+    model: LVLM
+    anatomy: Anatomy
+    device: str
+    dtype: torch.dtype
+    longest: int
+    tokens: float
+    pictures: float
+
+    @classmethod
+    def of(cls, config: SweepConfig, limit: int | None = None) -> Opened:
+        """Read the shapes and the data of a configuration."""
+        device = config.device or best_device()
+        hold_device(device)
+        data = load_dataset(
+            config.dataset, config.root, config.split, config.subset, limit, seed=config.seed,
+            **dict(config.columns),  # type: ignore[arg-type]
+        )  # fmt: skip
+        remote = config.trust_remote_code
+        empty, owner = empty_checkpoint(config.model, revision=config.revision, trust_remote_code=remote)
+        named = read_dtype(config.dtype)
+        model = LVLM(empty, owner, system=config.system)
+        model.encoder.special_tokens = config.special_tokens
+        if not model.takes_images:
+            data = in_words_only(data)
+        tried = _tried(model, data)
+        lengths = [len(model.encoder([sample]).layouts[0].attended) for sample in tried]
+        return cls(
+            data, model, resolve(empty), device,
+            named if isinstance(named, torch.dtype) else empty.dtype, max(lengths), sum(lengths) / len(tried),
+            sum(bool(sample.images) for sample in tried) / len(tried),
+        )  # fmt: skip
+
+    def memory(self, config: SweepConfig, backbone: nn.Module | None = None) -> Memory:
+        """Bytes that a sweep of this configuration needs."""
+        model = self.model.model
+        return Memory.of(config, model, self.anatomy, self.dtype, self.device, self.longest, self.data, backbone)
+
+    def speed(self, config: SweepConfig, items: int) -> Speed:
+        """Seconds of each unit of work over so many items, timed here and now."""
+        anatomy, device, dtype = self.anatomy, self.device, self.dtype
+        batch = min(config.batch_size, items)
+        positions = max(1, round(self.tokens))
+        decoder: list[Any] = [(block, batch * positions, positions) for block in anatomy.blocks]
+        one = [(block, batch, positions) for block in anatomy.blocks]
+        attention = {"heads": anatomy.n_heads, "head_dim": anatomy.head_dim}
+        forward = forward_seconds(decoder, device, dtype, **attention)
+        if anatomy.vision is not None and self.pictures:
+            patches = max(1, round(self.tokens))  # of the order of the image tokens; towers that merge have more
+            forward += self.pictures * forward_seconds([(anatomy.vision, batch * patches, patches)], device, dtype)
+        step = forward_seconds(one, device, dtype)
+        shape = (anatomy.vocab_size, anatomy.d_model)
+        head = linear_seconds(shape, batch, device, dtype)
+        fits = config.folds, config.permutations, config.replicates
+        probe, plain = probe_seconds(max(items, 20), anatomy.d_model, *fits)
+        asked = config.sasa or config.defenses
+        fit, table, tuned = wide_seconds(max(min(128, items), 20), anatomy.vocab_size) if asked else (0.0, 0.0, 0.0)
+        parameters = sum(p.numel() for block in anatomy.blocks for p in block.parameters())
+        return Speed(
+            row=(forward + head) / batch,
+            step=step + head,
+            probe=probe,
+            probe_plain=plain,
+            wide_fit=fit,
+            table=table,
+            tuned=tuned,
+            product=product_seconds(device, torch.float32),
+            product_double=product_seconds("cpu", torch.float64),
+            shuffle=shuffle_seconds(max(anatomy.embed.weight.numel(), 1), device, dtype) if config.twin else 0.0,  # type: ignore[union-attr, operator]
+            figure=figure_seconds(),
+            load=3.0 + parameters * torch.finfo(dtype).bits / 8 / _DISK,
+        )
+
+
+def _tried(model: LVLM, data: Dataset) -> list[Sample]:
+    """A few samples that can be encoded, spread over the data."""
+    tried = []
+    for i in torch.linspace(0, len(data) - 1, min(_TRIED, len(data))).tolist():
+        try:
+            model.encoder([data[round(i)]])
+        except LensError:
+            continue
+        tried.append(data[round(i)])
+    if not tried:
+        model.encoder([data[0]])  # raises, with its reason
+    return tried
+
+
 def estimate_sweep(config: SweepConfig, runs: int = 1) -> dict[str, Any]:
     """Forwards, FLOPs, bytes, seconds and memory of a sweep, stage by stage, as plain values.
 
     ``runs`` such sweeps one after the other take that many times the time, and the memory of one.
     """
-    data = load_dataset(
-        config.dataset, config.root, config.split, config.subset, config.limit, seed=config.seed,
-        **dict(config.columns),  # type: ignore[arg-type]
-    )  # fmt: skip
-    empty, owner = empty_checkpoint(config.model, revision=config.revision, trust_remote_code=config.trust_remote_code)
-    device = config.device or best_device()
-    hold_device(device)
-    named = read_dtype(config.dtype)
-    dtype = named if isinstance(named, torch.dtype) else empty.dtype
-    model = LVLM(empty, owner, system=config.system)
-    model.encoder.special_tokens = config.special_tokens
-    if not model.takes_images:
-        data = in_words_only(data)
-    tried, tokens = _tokens(model, data)
-    anatomy = resolve(empty)
+    opened = Opened.of(config, config.limit)
+    data, model, anatomy = opened.data, opened.model, opened.anatomy
     blocks = parse_blocks(config.blocks, anatomy.n_blocks)
     kept = anatomy.n_blocks if blocks is None else len(blocks)
     plan = Plan(config, model, data, kept)
-    work = _work(plan)
-    pictures = sum(bool(s.images) for s in tried) / len(tried)
-    speed = _speed(config, anatomy, tokens, pictures, len(data), device, dtype)
-    spent = {name: _seconds(one, speed) for name, one in work.items()}
-    parameters = sum(p.numel() for p in empty.parameters())
+    work = work_of(plan)
+    speed = opened.speed(config, len(data))
+    spent = {name: seconds_of(one, speed) for name, one in work.items()}
+    parameters = sum(p.numel() for p in model.model.parameters())
     in_blocks = sum(p.numel() for block in anatomy.blocks for p in block.parameters())
     vision = sum(p.numel() for p in anatomy.vision.parameters()) if anatomy.vision is not None else 0
     rows = runs * sum(one.rows for one in work.values())
     reader = config.backbone or BACKBONES.get(config.model)
     backbone = empty_checkpoint(reader)[0] if reader is not None and plan.in_words else None
-    memory = Memory.of(config, empty, anatomy, dtype, device, max(map(len, _attended(model, tried))), data, backbone)
+    memory = opened.memory(config, backbone)
     passes = sum(name.startswith("reading") and one.rows > 0 for name, one in work.items())
     supposed = [f"{name}: {one.note}" for name, one in work.items() if one.note]
     if config.device_map is not None:
@@ -76,12 +161,12 @@ def estimate_sweep(config: SweepConfig, runs: int = 1) -> dict[str, Any]:
         "parameters": parameters,
         "dataset": config.dataset,
         "samples": len(data),
-        "tokens_a_sample": round(tokens, 1),
+        "tokens_a_sample": round(opened.tokens, 1),
         "sweeps": runs,
         "forwards": round(rows),
-        "flops": 2.0 * (in_blocks + pictures * vision) * tokens * rows,
+        "flops": 2.0 * (in_blocks + opened.pictures * vision) * opened.tokens * rows,
         "bytes_on_disk": runs * passes * len(data) * kept * (anatomy.d_model * 4 + 12),
-        "device": device,
+        "device": opened.device,
         "seconds_by_stage": {
             "loading": round(runs * speed.load, 1), **{name: round(runs * s, 1) for name, s in spent.items()}
         },
@@ -94,25 +179,7 @@ def estimate_sweep(config: SweepConfig, runs: int = 1) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _attended(model: LVLM, samples: Sequence[Sample]) -> list[tuple[int, ...]]:
-    return [model.encoder([sample]).layouts[0].attended for sample in samples]
-
-
-def _tokens(model: LVLM, data: Dataset) -> tuple[list[Sample], float]:
-    """A few samples that can be encoded, spread over the data, and their mean number of tokens."""
-    tried = []
-    for i in torch.linspace(0, len(data) - 1, min(_TRIED, len(data))).tolist():
-        try:
-            model.encoder([data[round(i)]])
-        except LensError:
-            continue
-        tried.append(data[round(i)])
-    if not tried:
-        model.encoder([data[0]])  # raises, with its reason
-    return tried, sum(map(len, _attended(model, tried))) / len(tried)
-
-
-def _work(plan: Plan) -> dict[str, Work]:
+def work_of(plan: Plan) -> dict[str, Work]:
     """What each stage that would run says of itself, by line of the estimate; ``figures`` last."""
     work: dict[str, Work] = {"figures": Work()}
     for stage in stages():
@@ -122,42 +189,8 @@ def _work(plan: Plan) -> dict[str, Work]:
     return {**{name: one for name, one in work.items() if name != "figures"}, "figures": work["figures"]}
 
 
-def _speed(
-    config: SweepConfig, anatomy: Anatomy, tokens: float, pictures: float, items: int, device: str, dtype: torch.dtype
-) -> Speed:
-    batch = min(config.batch_size, items)
-    positions = max(1, round(tokens))
-    decoder: list[Any] = [(block, batch * positions, positions) for block in anatomy.blocks]
-    one = [(block, batch, positions) for block in anatomy.blocks]
-    attention = {"heads": anatomy.n_heads, "head_dim": anatomy.head_dim}
-    forward = forward_seconds(decoder, device, dtype, **attention)
-    if anatomy.vision is not None and pictures:
-        patches = max(1, round(tokens))  # of the order of the image tokens; towers that merge have more
-        forward += pictures * forward_seconds([(anatomy.vision, batch * patches, patches)], device, dtype)
-    step = forward_seconds(one, device, dtype)
-    shape = (anatomy.vocab_size, anatomy.d_model)
-    head = linear_seconds(shape, batch, device, dtype)
-    probe, plain = probe_seconds(max(items, 20), anatomy.d_model, config.folds, config.permutations, config.replicates)
-    asked = config.sasa or config.defenses
-    fit, table, tuned = wide_seconds(max(min(128, items), 20), anatomy.vocab_size) if asked else (0.0, 0.0, 0.0)
-    parameters = sum(p.numel() for block in anatomy.blocks for p in block.parameters())
-    return Speed(
-        row=(forward + head) / batch,
-        step=step + head,
-        probe=probe,
-        probe_plain=plain,
-        wide_fit=fit,
-        table=table,
-        tuned=tuned,
-        product=product_seconds(device, torch.float32),
-        product_double=product_seconds("cpu", torch.float64),
-        shuffle=shuffle_seconds(max(anatomy.embed.weight.numel(), 1), device, dtype) if config.twin else 0.0,  # type: ignore[union-attr, operator]
-        figure=figure_seconds(),
-        load=3.0 + parameters * torch.finfo(dtype).bits / 8 / _DISK,
-    )
-
-
-def _seconds(work: Work, speed: Speed) -> float:
+def seconds_of(work: Work, speed: Speed) -> float:
+    """Seconds that work takes at a speed."""
     return (
         work.rows * speed.row
         + work.steps * speed.step

@@ -26,8 +26,8 @@ from ..data import Dataset, ImageObject, Sample
 from ..data.sample import Label
 from ..defenses.base import Defense
 from ..defenses.registry import DEFENSES, make_defenses
-from ..estimate import _work
-from ..estimate_evaluation import _work as evaluation_work
+from ..estimate import work_of
+from ..estimate_evaluation import evaluation_work
 from ..evaluate.asking import training_and_test
 from ..lens import LVLM
 from ..speed import figure_seconds, probe_seconds, wide_seconds
@@ -203,7 +203,7 @@ def reckon(name: str, card: Card, data: Dataset, fits: Fits | None = None) -> tu
         probe, plain = (TIMED**3 * seconds for seconds in probe_seconds(*sizes))
         fits = Fits(probe, plain, *wide_seconds(128, row.vocabulary), figure_seconds())
     cost, counts = Cost(), {}
-    for stage, work in _work(Plan(config, model, data, row.blocks)).items():
+    for stage, work in work_of(Plan(config, model, data, row.blocks)).items():
         on_card, on_host, flops = _seconds(work, row, fits, card)
         (cost.shared if stage.startswith(SHARED) else cost.alone)[stage] = on_card
         cost.alone[stage] = cost.alone.get(stage, 0.0) + on_host

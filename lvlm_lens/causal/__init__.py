@@ -1,7 +1,8 @@
 """Causal tests: patch grids by an exact engine, knockout, directions, ablation, attribution."""
 
 from .ablate import ablation_effects, block_skipping, image_noise
-from .adapter_grid import AdapterGrid, adapter_grid
+from .adapter_grid import adapter_grid
+from .adapter_result import AdapterGrid
 from .attribution import Attribution, attribution_patch
 from .directions import direction_effects, weight_ablation_effect
 from .effects import Effects, measure_edits

@@ -15,7 +15,7 @@ one block, what else stands in a block, the vision tower, the projector, or the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,39 +44,15 @@ class Unit:
     part: str
 
 
-class Switches:
-    """The switches of one attached adapter.
-
-    Args:
-        model: the model whose modules now hold the adapter's layers.
-        name: the adapter's name in PEFT.
+class Units:
+    """The units of an adapter, and what configurations of them mean; no layer is needed for that.
 
     Attributes:
-        units: in order of depth, those outside the blocks first; layers: of each unit.
-
-    Raises:
-        ModelError: the model holds no layer of an adapter.
+        units: in order of depth, those outside the blocks first.
     """
 
-    def __init__(self, model: LVLM, name: str = "default") -> None:
-        from peft.tuners.tuners_utils import BaseTunerLayer
-        from peft.utils.other import AuxiliaryTrainingWrapper
-
-        self.name = name
-        owners = _owners(model.anatomy)
-        found: dict[Unit, list[Any]] = {}
-        for module in model.model.modules():
-            if isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper)):
-                base = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
-                unit = owners.get(id(module)) or owners.get(id(base)) or Unit(-1, "rest")
-                found.setdefault(unit, []).append(module)
-        if not found:
-            raise ModelError("the model holds no layer of an adapter")
-        self.units: tuple[Unit, ...] = tuple(sorted(found))
-        self.layers = [found[unit] for unit in self.units]
-        self._now = self.config(ON)
-        self._trained: dict[int, torch.Tensor] = {}  # id of a layer -> its own B while another one stands there
-        self._random: dict[int, torch.Tensor] = {}
+    def __init__(self, units: Iterable[Unit]) -> None:
+        self.units: tuple[Unit, ...] = tuple(sorted(units))
 
     def config(self, base: str, changed: Sequence[Unit] = (), to: str = "") -> Config:
         """Every unit in mode ``base``, those of ``changed`` in mode ``to``."""
@@ -93,6 +69,48 @@ class Switches:
     def outside(self, config: Config) -> Config:
         """The modes of the units outside the blocks: what decides the picture's features."""
         return tuple(mode for unit, mode in zip(self.units, config, strict=True) if unit.block < 0)
+
+    def blocks_of(self, config: Config, n_blocks: int, whole: bool = False) -> int:
+        """How many blocks a forward of ``config`` runs, once both ends are recorded; ``whole``: never skips."""
+        entry = max(self.entry(config, self.config(mode)) for mode in (OFF, ON))
+        if entry >= n_blocks:
+            return 0
+        return n_blocks if whole or entry < 0 else n_blocks - entry
+
+
+class Switches(Units):
+    """The switches of one attached adapter.
+
+    Args:
+        model: the model whose modules now hold the adapter's layers.
+        name: the adapter's name in PEFT.
+
+    Attributes:
+        layers: of each unit.
+
+    Raises:
+        ModelError: the model holds no layer of an adapter.
+    """
+
+    def __init__(self, model: LVLM, name: str = "default") -> None:
+        from peft.tuners.tuners_utils import BaseTunerLayer
+        from peft.utils.other import AuxiliaryTrainingWrapper
+
+        self.name = name
+        owners = owners_of(model.anatomy)
+        found: dict[Unit, list[Any]] = {}
+        for module in model.model.modules():
+            if isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper)):
+                base = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+                unit = owners.get(id(module)) or owners.get(id(base)) or Unit(-1, "rest")
+                found.setdefault(unit, []).append(module)
+        if not found:
+            raise ModelError("the model holds no layer of an adapter")
+        super().__init__(found)
+        self.layers = [found[unit] for unit in self.units]
+        self._now = self.config(ON)
+        self._trained: dict[int, torch.Tensor] = {}  # id of a layer -> its own B while another one stands there
+        self._random: dict[int, torch.Tensor] = {}
 
     def apply(self, config: Config) -> None:
         """Bring every unit into its mode; the layers of units that keep theirs are not touched."""
@@ -138,7 +156,7 @@ class Switches:
         layer.enable_adapters(mode != OFF)
 
 
-def _owners(anatomy: Anatomy) -> dict[int, Unit]:
+def owners_of(anatomy: Anatomy) -> dict[int, Unit]:
     """Which unit a module belongs to, by its identity."""
     family, owners = anatomy.family, {}
     for part, root in (

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 from .console import progress_bars
+from .estimates import print_estimate
 from .options import (
     NOT_KEPT,
     add_output_options,
@@ -64,14 +65,12 @@ def run(options: argparse.Namespace) -> int:
     config = config_from(options)
     if options.dry_run:
         from ..estimate_evaluation import estimate_evaluation
-        from .sweep import estimate_lines
 
         found = estimate_evaluation(
             config, options.defense, limit, options.train_limit, options.max_new_tokens, not options.no_inside,
             options.judge is not None,
         )  # fmt: skip
-        print(json.dumps(found, indent=2) if options.json else "\n".join(estimate_lines(found)))
-        return 0
+        return print_estimate(found, options)
     with progress_bars(options.quiet):
         from ..defenses.registry import make_defenses
         from ..evaluate.evaluation import evaluate

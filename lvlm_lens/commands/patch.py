@@ -11,6 +11,7 @@ from ..errors import UsageError
 from ..storage.tables import save_table
 from . import patch_adapter
 from .console import console, progress_bars, simple_table
+from .estimates import print_estimate
 from .options import (
     add_output_options,
     add_run_options,
@@ -65,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --sites adapter: a sweep's folder, whose roles are drawn under the grid (default: none)",
     )  # fmt: skip
     add("--level", type=float, default=0.05, help="family-wise error over the grid (default: 0.05)")
+    add("--dry-run", action="store_true", help="print forwards, time and memory, and stop (default: run)")
     add_worker_options(parser)
     add_output_options(parser)
 
@@ -72,10 +74,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def opening(options: argparse.Namespace) -> str:
     """What is about to happen, and how many pairs it takes for anything to be found."""
     config = config_from(argparse.Namespace(**{**vars(options), "positions": None}))
-    if config.out is None and not patch_adapter.is_asked(options.sites):
+    if config.out is None and not options.dry_run and not patch_adapter.is_asked(options.sites):
         raise UsageError("patch needs --out DIR: the grid's folder, in which a stopped run continues")
     return (
-        f"{config.model} on {config.dataset}, {config.pairs} pairs at most, into {config.out}; "
+        f"{config.model} on {config.dataset}, {config.pairs} pairs at most, "
+        f"{'a dry run, nothing is written' if options.dry_run else f'into {config.out}'}; "
         "loading libraries, model and data"
     )
 
@@ -87,6 +90,11 @@ def run(options: argparse.Namespace) -> int:
     config = config_from(options)
     if patch_adapter.is_asked(options.sites):
         return patch_adapter.run(options, config)
+    sites, positions = _words(options.sites), _words(spans or "")
+    if options.dry_run:
+        from ..estimate_patch import estimate_patch
+
+        return print_estimate(estimate_patch(config, sites, positions, options.direction, options.all_pairs), options)
     assert config.out is not None
 
     def say(line: str) -> None:
@@ -105,9 +113,8 @@ def run(options: argparse.Namespace) -> int:
         need = fewest_groups(options.level, one_sided=True)
         say(f"at least {need} pairs of different groups are needed for any cell to survive at {options.level:g}")
         run = PatchRun(
-            config, tuple(word.strip() for word in options.sites.split(",")),
-            tuple(word.strip() for word in spans.split(",")) if spans else (), options.metric, options.direction,
-            options.per, options.window, options.exact, options.all_pairs,
+            config, sites, positions, options.metric, options.direction, options.per, options.window, options.exact,
+            options.all_pairs,
         )  # fmt: skip
         if asked_for(options):
             from ..scale.jobs.grids import PatchJob
@@ -171,3 +178,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"Found: {of_cells(table.to_dict(orient='records'))}")
         print(next_line(f"lvlm-lens report {config.out}"))
     return 0
+
+
+def _words(listed: str) -> tuple[str, ...]:
+    return tuple(word.strip() for word in listed.split(",") if word.strip())

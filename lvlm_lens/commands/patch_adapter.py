@@ -14,12 +14,15 @@ from ..config import SweepConfig
 from ..errors import DataError, UsageError
 from ..storage.tables import save_table
 from .console import progress_bars
+from .estimates import print_estimate
 from .options import left_out_line, next_line, say_loaded
 
 if TYPE_CHECKING:
     from ..causal import AdapterGrid
 
 
+WINDOW = 5
+"""Blocks of a window, where ``--window`` is not given."""
 _KEPT_AFTER = 4
 """Most pairs a batch, however many rows a forward may have: a finished batch is kept, and one pair is hundreds of
 forwards."""
@@ -32,14 +35,24 @@ def is_asked(sites: str) -> bool:
 
 def run(options: argparse.Namespace, config: SweepConfig) -> int:
     """Take the adapter apart, and each control adapter beside it."""
-    if config.adapter is None or config.out is None:
+    sites = [word.strip() for word in options.sites.split(",")]
+    window = options.window if options.window > 1 else WINDOW
+    config = replace(config, batch_size=min(config.batch_size, _KEPT_AFTER))
+    if config.adapter is None or (config.out is None and not options.dry_run):
         raise UsageError(
             "--sites adapter needs --adapter DIR, the adapter to take apart, and --out DIR, the grid's folder"
         )
+    if options.dry_run:
+        from ..estimate_patch import estimate_adapter_grid
+
+        adapters = [config.adapter, *(options.control or ())]
+        return print_estimate(
+            estimate_adapter_grid(config, adapters, sites, window, options.exact, options.verify), options
+        )
+    assert config.out is not None
     from ..sweep import SweepResult
 
     roles = None if options.roles is None else SweepResult.load(options.roles).roles
-    sites = [word.strip() for word in options.sites.split(",")]
     folders = {config.out: config.adapter}
     folders |= {str(Path(config.out) / f"control-{Path(other).name}"): other for other in options.control or ()}
     grids: dict[str, AdapterGrid] = {}
@@ -60,9 +73,9 @@ def run(options: argparse.Namespace, config: SweepConfig) -> int:
         for folder, adapter in folders.items():
             with stage(f"adapter {Path(adapter).name}"):
                 grids[folder] = adapter_grid(
-                    model, adapter, pairs, sites, window=options.window if options.window > 1 else 5,
+                    model, adapter, pairs, sites, window=window,
                     metric=options.metric, null=1, exact=options.exact, verify=options.verify,
-                    batch_size=min(config.batch_size, _KEPT_AFTER), seed=config.seed, out=folder,
+                    batch_size=config.batch_size, seed=config.seed, out=folder,
                     say=None if options.quiet else partial(print, file=sys.stderr),
                 )  # fmt: skip
     told = [_write(grid, folder, roles, options.level, config.seed) for folder, grid in grids.items()]

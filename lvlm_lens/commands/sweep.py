@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from .console import console, progress_bars, show
+from .estimates import print_estimate
 from .options import (
     add_output_options,
     add_run_options,
@@ -62,9 +63,7 @@ def run(options: argparse.Namespace) -> int:
     if options.dry_run:
         from ..estimate import estimate_sweep
 
-        found = estimate_sweep(config, 2 if options.against_base else 1)
-        print(json.dumps(found, indent=2) if options.json else "\n".join(estimate_lines(found)))
-        return 0
+        return print_estimate(estimate_sweep(config, 2 if options.against_base else 1), options)
     if options.against_base:
         return _run_against_base(config, options)
     return run_and_print(config, options)
@@ -88,37 +87,6 @@ def _run_against_base(config: SweepConfig, options: argparse.Namespace) -> int:
         print_summary(found.adapted)
         print_comparison(found.comparison, found.folder / "comparison")
     return 0
-
-
-_UNITS = {
-    "parameters": ("weights", 1, "{:,.0f}"), "tokens_a_sample": ("tokens", 1, "{:,.1f}"),
-    "samples": ("items", 1, "{:,.0f}"), "forwards": ("prompts through the whole model", 1, "{:,.0f}"),
-    "flops": ("TFLOP", 1e12, "{:,.3g}"), "bytes_on_disk": ("MiB", 2**20, "{:,.0f}"),
-    "sweeps": ("one after the other", 1, "{:,.0f}"), "weights_bytes": ("GiB", 2**30, "{:.2f}"),
-    "seconds": ("s", 1, "{:,.0f}"), "peak_bytes": ("GiB", 2**30, "{:.2f}"), "device_bytes": ("GiB", 2**30, "{:.2f}"),
-    "largest_batch_size": ("rows", 1, "{:,.0f}"),
-}  # fmt: skip
-"""Unit, divisor and form of each number of an estimate."""
-
-
-def estimate_lines(found: dict[str, Any]) -> list[str]:
-    """An estimate as text, every number with its unit."""
-    lines = []
-    for name, value in found.items():
-        shown = name.replace("_", " ").removesuffix(" bytes").replace("bytes ", "")
-        if isinstance(value, dict):
-            lines += [f"{key:>28}  {number:,.1f} s" for key, number in value.items()]
-        elif isinstance(value, list):
-            lines += [f"{'supposed':>28}  {item}" for item in value]
-        elif name in _UNITS and value is not None:
-            unit, divisor, form = _UNITS[name]
-            lines.append(f"{shown:>28}  {form.format(value / divisor)} {unit}")
-        else:
-            lines.append(f"{shown:>28}  {value}")
-    return [
-        *lines,
-        f"About {found['seconds'] / 60:.0f} minutes on this machine; meant to be right within a factor of two",
-    ]
 
 
 def _jobs(config: SweepConfig) -> list[Job]:

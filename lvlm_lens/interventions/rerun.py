@@ -122,7 +122,7 @@ class Reruns:
         edits: Sequence[Edit] = (),
     ) -> None:
         """Hold one rerun against a whole forward; where they differ, ``reason`` says so."""
-        self.reason = self.reason or _obstacle(self.model, rec)
+        self.reason = self.reason or obstacle_to_rerun(self.model, rec)
         if self.reason is not None or self.error is not None:
             return
         plain = whole(self.model, rec, encoded, after, hidden, edits).logits
@@ -146,13 +146,13 @@ class Reruns:
         """
         if hidden is not None and not bool(torch.isfinite(hidden).all()):
             raise NumericalError(f"the edited residual after block {after} holds NaN or infinity")
-        if self.reason or _obstacle(self.model, rec):
+        if self.reason or obstacle_to_rerun(self.model, rec):
             return whole(self.model, rec, encoded, after, hidden, edits, keep)
         return rerun(self.model, rec, after, hidden, edits, keep)
 
 
-def _obstacle(model: LoadedModel, rec: Recording) -> str | None:
-    """Why later blocks cannot be run again by themselves."""
+def obstacle_to_rerun(model: LoadedModel, rec: Recording) -> str | None:
+    """Why later blocks cannot be run again by themselves, or ``None`` where they can."""
     if "shared_kv" in model.anatomy.family.flow:
         return UNRESUMABLE["shared_kv"]
     if rec.order != sorted(set(rec.order)):

@@ -88,6 +88,18 @@ def read_config(folder: str | Path) -> dict[str, Any]:
     return config
 
 
+def tensor_names(folder: str | Path) -> list[str]:
+    """Names of an adapter's tensors as paths in its base; raises :class:`ModelError` like :func:`read_config`."""
+    read_config(folder)
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(Path(folder).expanduser() / _WEIGHTS, "pt") as file:
+            return [name.removeprefix("base_model.model.") for name in file.keys()]  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"adapter {str(folder)!r}: {_WEIGHTS} cannot be read: {error}") from error
+
+
 def attach(model: Any, folder: str | Path, fold_head: bool = True) -> tuple[Any, AdapterRecord]:
     """Put an adapter into a loaded model.
 

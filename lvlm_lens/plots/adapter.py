@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from ..causal.adapter_grid import AdapterGrid
+from ..causal.adapter_result import AdapterGrid
 from ..locate.roles import LayerRoles
 from ..stats.groups import bootstrap_mean
 from .theme import (

@@ -135,8 +135,8 @@ def test_what_is_off_is_the_base_bit_for_bit_and_random_parts_write_as_much(plac
     with switchable(base, place / "lora"):
         switches = Switches(base)
         runs = Runs(base, switches, 1)
-        assert torch.equal(runs.whole(encoded, switches.config(OFF)).logits, plain)
-        on = runs.whole(encoded, switches.config(ON)).logits
+        assert torch.equal(runs.whole(encoded, switches.config(OFF)), plain)
+        on = runs.whole(encoded, switches.config(ON))
         switches.draw(seed=3)
         layer = base.anatomy.blocks[1].self_attn.q_proj
         read = torch.randn(7, layer.in_features)
@@ -148,13 +148,16 @@ def test_what_is_off_is_the_base_bit_for_bit_and_random_parts_write_as_much(plac
         torch.testing.assert_close((written[RANDOM] - written[OFF]).norm(dim=-1), lengths)
         torch.testing.assert_close((written[ON_BUT_RANDOM] - written[ON]).norm(dim=-1), lengths)
         assert not torch.allclose(written[RANDOM], written[ON])
-        assert torch.equal(runs.whole(encoded, switches.config(ON)).logits, on)
+        assert torch.equal(runs.whole(encoded, switches.config(ON)), on)
         config = switches.config(OFF, [unit for unit in switches.units if unit.block == 1], ON)
         start = runs.record(encoded)
         assert switches.entry(config, switches.config(OFF)) == 1
-        torch.testing.assert_close(
-            runs.run(encoded, config, start).logits, runs.whole(encoded, config).logits, atol=2e-5, rtol=0
-        )
+        found = runs.run(encoded, config, start)
+        torch.testing.assert_close(found.logits, runs.whole(encoded, config), atol=2e-5, rtol=0)
+        late = switches.config(OFF, [unit for unit in switches.units if unit.block == 3], ON)
+        assert late != switches.config(OFF) and late != switches.config(ON)
+        at_one = start[0].at_last(start[0].left[1])  # a probe below the first block that is changed reads the base's
+        torch.testing.assert_close(runs.run(encoded, late, start).states[1], at_one, atol=0, rtol=0)
 
 
 def test_a_stopped_run_continues_and_another_run_is_refused(place, base, tmp_path):
@@ -214,8 +217,15 @@ def test_the_command_takes_the_adapter_apart_and_its_page_shows_it(place, tmp_pa
     table.write_text("id,text,label,group,counterfactual\n" + words)
     out = tmp_path / "out"
     arguments = ["patch", "--model", str(place / "base"), "--dataset", str(table), "--adapter", str(place / "lora")]
-    assert main([*arguments, "--sites", "adapter", "--window", "2", "--out", str(out), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
+    taken_apart = [*arguments, "--sites", "adapter", "--window", "2"]
+    assert main([*taken_apart, "--dry-run", "--json"]) == 0
+    planned = json.loads(capsys.readouterr().out)
+    assert not out.exists() and planned["seconds"] > 0 and planned["peak_bytes"] > planned["weights_bytes"] > 0
+    assert main([*taken_apart, "--out", str(out), "--json"]) == 0
+    printed = capsys.readouterr()
+    told = json.loads(printed.out)
+    (forwards,) = planned["supposed"]  # read off the file's names; the run reads them off the model's modules
+    assert forwards.partition(": ")[2] in printed.err and planned["forwards"] >= 2 * len(PAIRS)
     assert told["endpoints"]["trained"] < 1e-5 and told["pairs"] == len(PAIRS) and (out / "adapter_grid.svg").is_file()
     page = render_report(out)
     assert "Adapter patching" in page and "from below" in page and "against plain forwards of PEFT" in page
