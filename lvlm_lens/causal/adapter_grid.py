@@ -40,6 +40,7 @@ from .adapter_plan import DIRECTIONS, SPANS, Plan, check_names
 from .adapter_result import MEMBERS, AdapterFolder, AdapterGrid, Found
 from .adapter_runs import Runs, compare_with_whole, plain_logits
 from .adapter_switches import OFF, ON, Config, Switches, switchable
+from .batches import alike
 from .grid import PatchGrid
 from .metrics import LogitsFunction, Metric, make_metric, numbers
 
@@ -219,7 +220,7 @@ def _run(
     )
     done = set() if home is None else home.restore(whole)
     finished = len(done)
-    todo = _batches(pairs, [n for n in range(count) if n not in done], batch_size or _fitting(model, pairs))
+    todo = alike(pairs, [n for n in range(count) if n not in done], batch_size or _fitting(model, pairs))
     samples = [pair.clean for pair in pairs]
 
     def run(rows: list[int]) -> Found:
@@ -250,21 +251,6 @@ def _run(
     if home is not None:
         home.finish(grid)
     return grid
-
-
-def _batches(pairs: Sequence[Pair], left: Sequence[int], size: int) -> list[list[int]]:
-    """Numbers of pairs, batch by batch: same numbers of pictures, words of similar length."""
-
-    def kind(n: int) -> tuple[int, int]:
-        return len(pairs[n].clean.images), len(pairs[n].corrupted.images)
-
-    batches: list[list[int]] = []
-    for n in sorted(left, key=lambda n: (*kind(n), len(pairs[n].clean.text), n)):
-        if batches and len(batches[-1]) < size and kind(batches[-1][0]) == kind(n):
-            batches[-1].append(n)
-        else:
-            batches.append([n])
-    return batches
 
 
 def _fitting(model: LVLM, pairs: Sequence[Pair]) -> int:
@@ -327,12 +313,9 @@ def _batch(work: _Work, pairs: Sequence[Pair], batch: Sequence[int], configs: Se
 
 def _cost(work: _Work, seconds: float, pairs: int) -> str:
     """How much there is to do and how long it takes, in words; ``seconds`` are of one block on one prompt."""
-    plan, always = work.plan, work.runs.reason is not None
-    run, whole = plan.blocks(always), plan.blocks(whole=True)
-    return (
-        f"{plan.forwards} forwards of each of {2 * pairs} prompts, {run} blocks in "
-        f"place of {whole}: about {max(1, round(2 * pairs * run * seconds / 60))} min at the speed of the first ones"
-    )
+    run = work.plan.blocks(whole=work.runs.reason is not None)
+    minutes = max(1, round(2 * pairs * run * seconds / 60))
+    return f"{work.plan.in_words(2 * pairs, run)}: about {minutes} min at the speed of the first ones"
 
 
 def _grid(work: _Work, whole: Found, member: int, settings: Mapping[str, Any]) -> PatchGrid:

@@ -104,8 +104,13 @@ class Plan:
         """Forwards of each prompt: configurations and nulls."""
         return len(self.configs) + self.null * len(self.cells)
 
+    def in_words(self, prompts: int, run: int) -> str:
+        """What is run; ``run``: see :meth:`blocks`."""
+        whole = self.forwards * self.n_blocks
+        return f"{self.forwards} forwards of each of {prompts} prompts, {run} blocks in place of {whole}"
+
     def blocks(self, whole: bool = False) -> int:
-        """Blocks that a prompt goes through in all of them; with ``whole``, where none is skipped."""
+        """Blocks that a prompt goes through in all of them; with ``whole``, no forward that is run skips any."""
         every = [*self.configs, *(self.drawn(cell) for cell in self.cells for _ in range(self.null))]
         return sum(self.units.blocks_of(config, self.n_blocks, whole) for config in every)
 

@@ -152,7 +152,7 @@ def _smol(options: argparse.Namespace) -> int:
     if options.fetch:
         from ..models.smol.fetch import fetch
 
-        fetch(options.source, tell=_silent if options.quiet else print)
+        fetch(options.source, say=_silent if options.quiet else print)
         return 0
     if options.measure:
         return _measure_smol(options)

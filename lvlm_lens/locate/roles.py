@@ -395,15 +395,6 @@ def _discrete_interval(positions: np.ndarray, confidence: float = 0.95) -> tuple
     return int(low), int(high)
 
 
-def layer_roles(
-    perception: Curve, semantics: Curve, expression: Curve, notes: Mapping[str, tuple[str, ...]] | None = None
-) -> LayerRoles:
-    """The three roles of three curves; ``notes`` by role name."""
-    notes = notes or {}
-    curves = {"perception": perception, "semantics": semantics, "expression": expression}
-    return LayerRoles(*(find_role(name, curve, notes=notes.get(name, ())) for name, curve in curves.items()))
-
-
 def order_test(first: Curve, second: Curve) -> dict[str, Any]:
     """Does one role begin in an earlier block than the other, whatever their strengths?
 

@@ -56,7 +56,7 @@ class Study:
             and head.
         positions: where ``evidence.resid`` was read.
         folds, permutations, replicates, seed, batch_size: settings.
-        folder: where something trained may be kept, or ``None``.
+        out: folder where something trained may be kept, or ``None``.
         progress: progress callback ``(stage, done, all)``.
     """
 
@@ -71,7 +71,7 @@ class Study:
     replicates: int = 1000
     seed: int = 0
     batch_size: int = 32
-    folder: Path | None = None
+    out: Path | None = None
     progress: Tell = lambda stage, done, total: None
 
     def __post_init__(self) -> None:

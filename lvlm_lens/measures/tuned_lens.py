@@ -212,8 +212,8 @@ def fit_or_load(study: Study) -> TunedLens:
     """The study's tuned lens: trained on the chats of a third of its groups, or read from the study's folder."""
     blocks = study.evidence.blocks
     path = None
-    if study.folder is not None:
-        path = study.folder / f"tuned_lens-{study.model.weights_hash().removeprefix('sampled-')[:16]}.safetensors"
+    if study.out is not None:
+        path = study.out / f"tuned_lens-{study.model.weights_hash().removeprefix('sampled-')[:16]}.safetensors"
         if path.is_file():
             kept = TunedLens.load(path, study.lens)
             if kept.blocks == tuple(blocks) and set(kept.trained_on) <= {sample.id for sample in study.samples}:

@@ -71,7 +71,7 @@ class Context:
         limit: at most so many items a part (training, test); ``None`` for all.
         seed: of everything drawn.
         judge: reads answers where a paper's scoring wants a judge; ``None``: words.
-        folder: where ledgers and figures go; ``None`` keeps answers in memory.
+        out: folder where ledgers and figures go; ``None`` keeps answers in memory.
         batch_size, max_new_tokens, replicates: rows per forward, longest answer, bootstrap replicates.
         weights: hash of the model's weights, computed where it is not given.
     """
@@ -83,7 +83,7 @@ class Context:
     limit: int | None = None
     seed: int = 0
     judge: TextModel | EndpointJudge | None = None
-    folder: Path | None = None
+    out: Path | None = None
     batch_size: int = 32
     max_new_tokens: int = 32
     replicates: int = 1000
@@ -163,7 +163,7 @@ class Context:
         for name in each(list(systems), lambda name: f"{name}: {len(systems[name][1])} requests"):
             system, samples = systems[name]
             head = {"weights": self.weights, "system": name, "max_new_tokens": self.max_new_tokens, "seed": self.seed}
-            path = self.folder / f"answers-{plain(name)}.jsonl" if self.folder is not None else None
+            path = self.out / f"answers-{plain(name)}.jsonl" if self.out is not None else None
             ledger = AnswerLedger(path, head)
             found[name] = collect_answers(system, samples, ledger, self.max_new_tokens, self.batch_size)
         sizes = {len(answers) for answers in found.values()}

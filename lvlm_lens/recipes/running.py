@@ -163,7 +163,7 @@ class Runner:
                 limit=request.limit,
                 seed=request.seed,
                 judge=self.judge,
-                folder=place.path,
+                out=place.path,
                 batch_size=request.batch_size,
                 max_new_tokens=request.max_new_tokens,
                 weights=self.weights,

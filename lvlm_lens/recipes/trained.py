@@ -53,7 +53,7 @@ def trained_measure(make: Callable[[int], Method], own: str) -> Callable[[Contex
         if not train or not any(sample.harmful == 1 for sample in test):
             return Outcome([], [], not_measured="the data hold no training part apart from labelled harmful requests")
         with tempfile.TemporaryDirectory() as spare:
-            place = Path(spare if context.folder is None else context.folder) / "adapter"
+            place = Path(spare if context.out is None else context.out) / "adapter"
             settings = Settings(steps=steps, seed=context.seed)
             record = method.train(
                 Job(context.model.name, Dataset(train, material.name), settings, place, source=context.model)

@@ -30,6 +30,7 @@ from typing import Any
 from ..errors import UsageError
 from ..inference import share
 from ..measures.registry import MEASURES
+from ..provenance import code_hash
 from ..storage.pieces import Pieces
 from ..storage.runfolder import RunFolder
 from .plan import Plan, draw_plan
@@ -41,6 +42,8 @@ TURNS: tuple[tuple[str, int | None], ...] = (
 )  # fmt: skip
 """Kinds of ten models, with the gap where it is fixed."""
 
+CERTIFIED = ("activations", "causal", "interventions", "locate", "measures", "models", "selftest", "stats")
+"""Rooms whose code a study's marks speak of: trials of other code are not continued."""
 PAIRS = (50, 100, 200)
 MODELS = 40
 
@@ -82,6 +85,7 @@ class SelfTest:
                 "pairs": list(self.pairs),
                 "seed": self.seed,
                 "measures": list(self.measures),
+                "code": code_hash(*CERTIFIED),
                 **sweep_settings(),
             }
             RunFolder(self.folder).claim({"what": "selftest", "settings": settings})

@@ -21,7 +21,6 @@ from ..measures.registry import MEASURES
 from ..measures.spec import HEADLINES, ROLE_NAMES, LensSize, Size
 from ..measures.study import Study
 from ..measures.unembedding import Unembedding
-from ..measures.unembedding import twin_lens as twin_lens
 from ..selftest import standing
 from ..storage.plain import plain
 from .drawing_measures import draw_measures
@@ -64,21 +63,21 @@ def lens_work(names: Sequence[str], size: LensSize) -> Work:
 
 
 def measure_stage(
-    study: Study, names: Sequence[str], folder: Path | None = None, progress: Tell | None = None
+    study: Study, names: Sequence[str], out: Path | None = None, progress: Tell | None = None
 ) -> Findings:
     """Compute (or read) the measures, then the consensus of each role, then the robustness table where asked for.
 
     Args:
         study: the model on its data.
         names: from :func:`parse_measures`.
-        folder: where findings are kept; ``None`` keeps nothing.
+        out: folder where findings are kept; ``None`` keeps nothing.
         progress: progress callback.
     """
     progress = progress or (lambda stage, done, total: None)
     wanted = [name for name in names if name in MEASURES]
-    measured, reasons = ask_measures(study, wanted, folder, lambda done, total: progress("measuring", done, total))
-    if folder is not None:
-        save_curves(folder / "roles.safetensors", dict(study.located.curves))
+    measured, reasons = ask_measures(study, wanted, out, lambda done, total: progress("measuring", done, total))
+    if out is not None:
+        save_curves(out / "roles.safetensors", dict(study.located.curves))
     standings = {name: standing(name) for name in wanted}
     consensus = {}
     for role in ROLE_NAMES:
@@ -126,14 +125,14 @@ def make_study(
     twin: Evidence | None,
     lens_of_twin: Unembedding | None,
     settings: Mapping[str, Any],
-    folder: Path | None = None,
+    out: Path | None = None,
     progress: Tell | None = None,
 ) -> Study:
     """A study with a sweep's settings (positions, folds, permutations, replicates, seed, batch_size)."""
     kept = ("positions", "folds", "permutations", "replicates", "seed", "batch_size")
     chosen = {name: settings[name] for name in kept}
     return Study(
-        model, evidence, located, twin, lens_of_twin, folder=folder,
+        model, evidence, located, twin, lens_of_twin, out=out,
         progress=progress or (lambda stage, done, total: None), **chosen,
     )  # fmt: skip
 

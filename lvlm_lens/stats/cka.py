@@ -18,13 +18,11 @@ def unbiased_hsic(k: np.ndarray, l: np.ndarray) -> float:  # noqa: E741
     return (trace + sums - cross) / (n * (n - 3))
 
 
-def debiased_cka(x: np.ndarray, y: np.ndarray) -> float:
-    """Debiased linear CKA of ``x [n, d]`` and ``y [n, e]``; near 0 for independent data whatever n and d."""
-    return cka(x @ x.T, y @ y.T)
-
-
 def cka(k: np.ndarray, l: np.ndarray) -> float:  # noqa: E741
-    """Debiased CKA of two kernel matrices ``[n, n]``; NaN where one of them is constant."""
+    """Debiased CKA of two kernel matrices ``[n, n]``; NaN where one of them is constant.
+
+    Of Gram matrices ``x @ x.T`` it is linear CKA, near 0 for independent data whatever their number and width.
+    """
     own = unbiased_hsic(k, k) * unbiased_hsic(l, l)
     return unbiased_hsic(k, l) / np.sqrt(own) if own > 0 else float("nan")
 

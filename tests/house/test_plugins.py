@@ -12,7 +12,7 @@ from dataclasses import replace
 from lvlm_lens.data import Dataset, Sample
 from lvlm_lens.data.cards import DatasetCard
 from lvlm_lens.defenses import SafetyPrompt
-from lvlm_lens.locate.study import Measured, MeasureSpec
+from lvlm_lens.measures.spec import Measured, MeasureSpec
 from lvlm_lens.recipes.figstep import RECIPE
 from lvlm_lens.train.sft import SFT
 

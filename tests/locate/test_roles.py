@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lvlm_lens.errors import DataError, UsageError
-from lvlm_lens.locate.roles import LayerRoles, find_role, layer_roles, onsets, order_test
+from lvlm_lens.locate.roles import LayerRoles, find_role, onsets, order_test
 from lvlm_lens.measures.linear_probe import LinearProbe
 from lvlm_lens.stats.auroc import weighted_auroc
 from lvlm_lens.stats.curve import Curve, curve_from_draws
@@ -98,7 +98,8 @@ def test_floor_of_baselines_moves_the_onset_to_where_the_curve_leaves_them():
 
 def test_layer_roles_print_and_survive_json():
     curves = [scored_curve(n, step(b), b) for n, b in (("perception", 3), ("semantics", 6), ("expression", 9))]
-    roles = layer_roles(*curves, notes={"expression": ("3 items never show the answer",)})
+    notes = {"expression": ("3 items never show the answer",)}
+    roles = LayerRoles(*(find_role(curve.name, curve, notes=notes.get(curve.name, ())) for curve in curves))
     assert repr(roles) == "perception 3, semantics 6, expression 9"
     back = LayerRoles.from_dict(json.loads(json.dumps(roles.to_dict(), allow_nan=False)))
     assert back == roles and back["expression"].notes == ("3 items never show the answer",)

@@ -80,7 +80,7 @@ def study(model, tmp_path_factory) -> Study:
     located = locate_roles(evidence, twin, probe=LinearProbe(permutations=20, replicates=100))
     folder = tmp_path_factory.mktemp("study")
     return Study(
-        model, evidence, located, twin, head, permutations=20, replicates=100, folder=folder
+        model, evidence, located, twin, head, permutations=20, replicates=100, out=folder
     )  # fmt: skip
 
 
@@ -346,7 +346,7 @@ def test_tuned_lens_is_trained_on_the_models_own_chats_and_kept(study, model, tm
     result = measure(MEASURES["tuned_lens"], study)
     plain, tuned = (np.array(result.tables[f"kl_{kind}"]) for kind in ("logit", "tuned"))
     assert tuned[:-1].mean() < plain[:-1].mean() and tuned[-1] == pytest.approx(0, abs=1e-6)
-    file = next(study.folder.glob("tuned_lens-*.safetensors"))
+    file = next(study.out.glob("tuned_lens-*.safetensors"))
     assert file.stem.endswith(model.weights_hash()[:16])
     kept = TunedLens.load(file, study.lens)
     held = {sample.group for sample in study.samples if sample.id in kept.trained_on}

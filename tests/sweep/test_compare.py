@@ -12,7 +12,7 @@ from PIL import Image
 from lvlm_lens.cli import main
 from lvlm_lens.comparison import _apart, compare_runs, write_comparison
 from lvlm_lens.errors import RunFolderError, UsageError
-from lvlm_lens.locate.roles import layer_roles
+from lvlm_lens.locate.roles import LayerRoles, find_role
 from lvlm_lens.measures.draws import save_curves
 from lvlm_lens.stats.auroc import weighted_auroc
 from lvlm_lens.stats.curve import Curve, curve_from_draws
@@ -53,7 +53,8 @@ def write_run(root, name: str, blocks: int, at: tuple[int, int, int], seed: int 
         },
         "config": {"seed": 0, "replicates": 400, "limit": None, "positions": "last"},
         "curves": [curve.to_dict() for curve in curves.values()],
-        "roles": layer_roles(*curves.values()).to_dict(), "order_test": {"conclusion": "not tested"},
+        "roles": LayerRoles(*(find_role(name, curve) for name, curve in curves.items())).to_dict(),
+        "order_test": {"conclusion": "not tested"},
         **{part: [] for part in ("quadrants", "notes", "figures")},
         **{part: {} for part in ("measures", "consensus", "environment", "timings")},
         **{part: {"done": False, "reason": "not asked for"} for part in ("causal", "sasa", "defenses")},

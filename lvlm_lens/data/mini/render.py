@@ -19,7 +19,6 @@ from .letters import CELL, word_mask
 from .objects import THINGS
 
 SIZE = 64
-STYLES = ("google", "twitter")
 ART = Path(__file__).parent / "art"
 
 Spec = tuple[str | None, str, int, int, int, int, int, str | None]

