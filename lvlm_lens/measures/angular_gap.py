@@ -11,6 +11,7 @@ group are never paired), which is what the random draw estimates; ``pairs=500`` 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from .study import Study
 KINDS = ("angle_of_mean", "mean_of_angles")
 
 
+@dataclass(eq=False, repr=False)
 class AngularGap(Measure):
     """Gap between normal-normal and normal-malicious angles, radians, one value a block.
 
@@ -45,18 +47,8 @@ class AngularGap(Measure):
     unit = "radians"
     source = "arXiv 2408.17003 [code]"
 
-    def __init__(
-        self,
-        kind: str = "angle_of_mean",
-        pairs: int | None = None,
-        replicates: int = 1000,
-        permutations: int = 100,
-        confidence: float = 0.95,
-        random_state: int = 0,
-    ) -> None:
-        super().__init__(replicates, permutations, confidence, random_state)
-        self.kind = kind
-        self.pairs = pairs
+    kind: str = "angle_of_mean"
+    pairs: int | None = None
 
     def fit(self, activations: Any, labels: Any, groups: Any = None) -> AngularGap:
         """``activations [sample, block, d]``; ``labels``: larger value = malicious; ``groups``: never paired inside."""

@@ -7,6 +7,7 @@ groups without replacement, whose spread around the full estimate equals the sam
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from .spec import Measured, MeasureSpec
 from .study import Study
 
 
+@dataclass(eq=False, repr=False)
 class BlockCKA(Measure):
     """Debiased linear CKA between blocks.
 
@@ -33,10 +35,8 @@ class BlockCKA(Measure):
     unit = "debiased CKA"
     source = "linear CKA (Kornblith et al. 2019) with unbiased HSIC (Song et al. 2012)"
 
-    def __init__(
-        self, replicates: int = 200, permutations: int = 20, confidence: float = 0.95, random_state: int = 0
-    ) -> None:
-        super().__init__(replicates, permutations, confidence, random_state)
+    replicates: int = field(default=200, kw_only=True)
+    permutations: int = field(default=20, kw_only=True)
 
     def fit(self, activations: Any, labels: Any = None, groups: Any = None) -> BlockCKA:
         """``labels`` are not used; ``groups`` are halved together."""
@@ -62,7 +62,9 @@ class BlockCKA(Measure):
 
 
 def _compute(study: Study) -> Measured:
-    fitted = BlockCKA(min(study.replicates, 60), min(study.permutations, 20), random_state=study.seed)
+    fitted = BlockCKA(
+        replicates=min(study.replicates, 60), permutations=min(study.permutations, 20), random_state=study.seed
+    )
     fitted.fit(study.evidence, None, study.groups)
     return Measured(fitted.curve_, tables={"matrix": fitted.matrix_.tolist()})
 

@@ -10,7 +10,7 @@ many-class model.  [own]  The *joint* concept (needs image and text) is binary: 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from .spec import ALL_BASELINES, Measured, MeasureSpec
 from .study import Study
 
 
+@dataclass(eq=False, repr=False)
 class ConceptProbe(Measure):
     """Multinomial probe of one concept, accuracy by block.
 
@@ -44,20 +45,9 @@ class ConceptProbe(Measure):
     unit = "accuracy"
     source = "multinomial probe and association null [own]"
 
-    def __init__(
-        self,
-        C: float | Sequence[float] = 0.01,
-        folds: int = 5,
-        standardize: bool | str = True,
-        replicates: int = 1000,
-        permutations: int = 100,
-        confidence: float = 0.95,
-        random_state: int = 0,
-    ) -> None:
-        super().__init__(replicates, permutations, confidence, random_state)
-        self.C = C
-        self.folds = folds
-        self.standardize = standardize
+    C: float | Sequence[float] = 0.01
+    folds: int = 5
+    standardize: bool | str = True
 
     def fit(self, activations: Any, labels: Any, groups: Any = None, name: str | None = None) -> ConceptProbe:
         """``labels [sample]``: any values, ``""`` or ``None`` for unknown (left out); ``groups`` stay on one side."""

@@ -12,7 +12,7 @@ groups without replacement, whose spread around the full estimate equals the sam
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,7 @@ def two_nn(points: np.ndarray) -> float:
     return float(x @ y / (x @ x))
 
 
+@dataclass(eq=False, repr=False)
 class IntrinsicDimension(Measure):
     """Two-nearest-neighbour intrinsic dimension by block.
 
@@ -63,10 +64,8 @@ class IntrinsicDimension(Measure):
     unit = "dimensions"
     source = "two nearest neighbours, Facco et al. 2017; Gaussian surrogate [own]"
 
-    def __init__(
-        self, replicates: int = 30, permutations: int = 5, confidence: float = 0.95, random_state: int = 0
-    ) -> None:
-        super().__init__(replicates, permutations, confidence, random_state)
+    replicates: int = field(default=30, kw_only=True)
+    permutations: int = field(default=5, kw_only=True)
 
     def fit(self, activations: Any, labels: Any = None, groups: Any = None) -> IntrinsicDimension:
         """``labels`` are not used; ``groups`` are halved together."""
@@ -93,7 +92,11 @@ class IntrinsicDimension(Measure):
 
 
 def _compute(study: Study) -> Measured:
-    curve = IntrinsicDimension(20, 3, random_state=study.seed).fit(study.evidence, None, study.groups).curve_
+    curve = (
+        IntrinsicDimension(replicates=20, permutations=3, random_state=study.seed)
+        .fit(study.evidence, None, study.groups)
+        .curve_
+    )
     return Measured(replace(curve, meta={**curve.meta, "no_null": "there are no labels to shuffle"}))
 
 

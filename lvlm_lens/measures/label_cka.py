@@ -7,6 +7,7 @@ groups without replacement, whose spread around the full estimate equals the sam
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ def _label_ckas(gram: np.ndarray, labels: np.ndarray, kernel: np.ndarray) -> np.
     return hsic / np.sqrt(own) if own > 0 else np.full(len(labels), np.nan)
 
 
+@dataclass(eq=False, repr=False)
 class LabelCKA(Measure):
     """Debiased linear CKA between a block's activations and the labels.
 
@@ -52,10 +54,7 @@ class LabelCKA(Measure):
     unit = "debiased CKA"
     source = "linear CKA (Kornblith et al. 2019) with unbiased HSIC (Song et al. 2012)"
 
-    def __init__(
-        self, replicates: int = 200, permutations: int = 100, confidence: float = 0.95, random_state: int = 0
-    ) -> None:
-        super().__init__(replicates, permutations, confidence, random_state)
+    replicates: int = field(default=200, kw_only=True)
 
     def fit(self, activations: Any, labels: Any, groups: Any = None) -> LabelCKA:
         """``labels [sample]``: two or more values; ``groups``: shuffled and halved together."""

@@ -10,7 +10,7 @@ counts is the rise over depth, and the random-weight twin.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from .unembedding import Unembedding, token_ids
 from .words import answer_words
 
 
+@dataclass(eq=False, repr=False)
 class LensReadability(Measure):
     """Share of the top lens tokens that are in the word list, one value a block.
 
@@ -44,20 +45,9 @@ class LensReadability(Measure):
     unit = "share of top tokens"
     source = "SASA [3P] (last token), arXiv 2410.07149 [code] (image positions)"
 
-    def __init__(
-        self,
-        unembedding: Unembedding,
-        words: Sequence[int],
-        top: int = 5,
-        replicates: int = 1000,
-        permutations: int = 100,
-        confidence: float = 0.95,
-        random_state: int = 0,
-    ) -> None:
-        super().__init__(replicates, permutations, confidence, random_state)
-        self.unembedding = unembedding
-        self.words = words
-        self.top = top
+    unembedding: Unembedding
+    words: Sequence[int]
+    top: int = 5
 
     def fit(self, activations: Any, labels: Any = None, groups: Any = None) -> LensReadability:
         """``activations [row, block, d]``: one row a sample, or one row an image position with ``groups`` = sample."""

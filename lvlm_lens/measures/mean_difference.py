@@ -8,6 +8,7 @@ matrix product.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from .spec import ALL_BASELINES, Measured, MeasureSpec
 from .study import Study
 
 
+@dataclass(eq=False, repr=False)
 class MeanDifference(Measure):
     """AUROC of projections on the class-mean difference, one value a block.
 
@@ -38,16 +40,7 @@ class MeanDifference(Measure):
     unit = "AUROC"
     source = "NEARSIDE, formula second-hand, not checked against the paper; cross-fitting [own]"
 
-    def __init__(
-        self,
-        folds: int = 5,
-        replicates: int = 1000,
-        permutations: int = 100,
-        confidence: float = 0.95,
-        random_state: int = 0,
-    ) -> None:
-        super().__init__(replicates, permutations, confidence, random_state)
-        self.folds = folds
+    folds: int = 5
 
     def fit(self, activations: Any, labels: Any, groups: Any = None) -> MeanDifference:
         """``labels``: larger value = harmful; ``groups`` stay on one side of a fold."""

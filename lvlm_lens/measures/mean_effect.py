@@ -8,6 +8,7 @@ causal tools as a curve]
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from .blocks import iterate
 from .measure import Measure
 
 
+@dataclass(eq=False, repr=False)
 class MeanEffect(Measure):
     """Mean effect by block.
 
@@ -33,16 +35,7 @@ class MeanEffect(Measure):
     unit = "effect"
     source = "sign flips by group and cluster bootstrap, as in the causal tools [own]"
 
-    def __init__(
-        self,
-        unit_of: str = "effect",
-        replicates: int = 1000,
-        permutations: int = 100,
-        confidence: float = 0.95,
-        random_state: int = 0,
-    ) -> None:
-        super().__init__(replicates, permutations, confidence, random_state)
-        self.unit_of = unit_of
+    unit_of: str = "effect"
 
     def fit(self, activations: Any, labels: Any = None, groups: Any = None) -> MeanEffect:
         """``activations [sample, block, column]``; ``labels`` are not used."""

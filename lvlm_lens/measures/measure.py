@@ -9,7 +9,8 @@ this.
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -21,8 +22,9 @@ from ..stats.resampling import Resampling
 from .blocks import as_blocks
 
 
+@dataclass(eq=False, repr=False)
 class Measure(BaseEstimator):
-    """Base of the measures.
+    """Base of the measures: a dataclass, so that a subclass declares its own settings as fields.
 
     Args:
         replicates: bootstrap replicates (over groups).
@@ -31,20 +33,16 @@ class Measure(BaseEstimator):
         random_state: seed.
     """
 
-    name = "measure"
-    unit = ""
-    source = ""
+    name: ClassVar[str] = "measure"
+    unit: ClassVar[str] = ""
+    source: ClassVar[str] = ""
 
-    def __init__(
-        self, replicates: int = 1000, permutations: int = 100, confidence: float = 0.95, random_state: int = 0
-    ) -> None:
-        self.replicates = replicates
-        self.permutations = permutations
-        self.confidence = confidence
-        self.random_state = random_state
-
-    blocks_: list[int]
-    curve_: Curve
+    replicates: int = field(default=1000, kw_only=True)
+    permutations: int = field(default=100, kw_only=True)
+    confidence: float = field(default=0.95, kw_only=True)
+    random_state: int = field(default=0, kw_only=True)
+    blocks_: list[int] = field(init=False)
+    curve_: Curve = field(init=False)
 
     def _weights(self, groups: Any, n: int) -> np.ndarray:
         """Bootstrap weights ``[replicate, sample]``."""

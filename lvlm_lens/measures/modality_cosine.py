@@ -8,6 +8,7 @@ the single-modality run of *another* item, so the distance between curve and nul
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from .study import Study
 from .versions import FEW, NEUTRAL, needs_language, version
 
 
+@dataclass(eq=False, repr=False)
 class ModalityCosine(Measure):
     """Mean cosine of combined and single-modality runs, one value a block.
 
@@ -36,16 +38,7 @@ class ModalityCosine(Measure):
     unit = "cosine"
     source = "SASA (arXiv 2507.21637), read in an independent reimplementation only [3P]; centred version [own]"
 
-    def __init__(
-        self,
-        centred: bool = False,
-        replicates: int = 1000,
-        permutations: int = 100,
-        confidence: float = 0.95,
-        random_state: int = 0,
-    ) -> None:
-        super().__init__(replicates, permutations, confidence, random_state)
-        self.centred = centred
+    centred: bool = False
 
     def fit(self, activations: Any, labels: Any, groups: Any = None, pairs: Any = None) -> ModalityCosine:
         """Both runs in one array: ``labels`` larger value = combined run, smaller = single-modality run.

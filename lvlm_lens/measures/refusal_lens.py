@@ -13,7 +13,7 @@ form up to rounding, tested.]  With a bias or soft-capped logits the plain form 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from .study import Study
 from .unembedding import Unembedding, token_ids
 
 
+@dataclass(eq=False, repr=False)
 class RefusalLens(Measure):
     """Difference of refusal cosine between unsafe and safe prompts (FDV), one value a block.
 
@@ -47,20 +48,9 @@ class RefusalLens(Measure):
     unit = "cosine difference"
     source = "HiddenDetect, arXiv 2502.14744 [code]; closed form and centred version [own]"
 
-    def __init__(
-        self,
-        unembedding: Unembedding,
-        refusal_ids: Sequence[int],
-        centred: bool = False,
-        replicates: int = 1000,
-        permutations: int = 100,
-        confidence: float = 0.95,
-        random_state: int = 0,
-    ) -> None:
-        super().__init__(replicates, permutations, confidence, random_state)
-        self.unembedding = unembedding
-        self.refusal_ids = refusal_ids
-        self.centred = centred
+    unembedding: Unembedding
+    refusal_ids: Sequence[int]
+    centred: bool = False
 
     def fit(self, activations: Any, labels: Any, groups: Any = None) -> RefusalLens:
         """Measure FDV.

@@ -85,7 +85,7 @@ class Study:
         self._states: dict[Any, np.ndarray] = {}
 
     @property
-    def draws(self) -> dict[str, int]:
+    def draws(self) -> dict[str, Any]:
         """Settings of an estimator: replicates, permutations, random_state."""
         return {"replicates": self.replicates, "permutations": self.permutations, "random_state": self.seed}
 

@@ -17,7 +17,7 @@ kept as ``token_curve_`` and not used as evidence.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ LEAST = 5
 or two items that refuse by chance passed for a decision in words from block 0."""
 
 
+@dataclass(eq=False, repr=False)
 class Trajectory(Measure):
     """Logit-lens trajectory; ``curve_`` is the balanced decision agreement.
 
@@ -61,18 +62,8 @@ class Trajectory(Measure):
     unit = "balanced agreement"
     source = "logit lens; onset of arXiv 2410.12662 [code]; balanced decision agreement [own]"
 
-    def __init__(
-        self,
-        unembedding: Unembedding,
-        refusal_ids: Sequence[int],
-        replicates: int = 1000,
-        permutations: int = 100,
-        confidence: float = 0.95,
-        random_state: int = 0,
-    ) -> None:
-        super().__init__(replicates, permutations, confidence, random_state)
-        self.unembedding = unembedding
-        self.refusal_ids = refusal_ids
+    unembedding: Unembedding
+    refusal_ids: Sequence[int]
 
     def fit(self, activations: Any, labels: Any = None, groups: Any = None, answers: Any = None) -> Trajectory:
         """Read all blocks.

@@ -137,7 +137,10 @@ def test_battery_on_heads(pairs_and_labels):
     assert set(fitted.top(2)) == {(2, 4), (3, 4)}
 
 
-@pytest.mark.parametrize("measure", [partial(IntrinsicDimension, 5, 2), partial(BlockCKA, 20, 5)])
+@pytest.mark.parametrize(
+    "measure",
+    [partial(IntrinsicDimension, replicates=5, permutations=2), partial(BlockCKA, replicates=20, permutations=5)],
+)
 def test_battery_on_geometry(measure, acts, pairs_and_labels):
     pairs, harmful = pairs_and_labels
     check_measure(measure, acts, harmful, pairs, labelled=False)
@@ -224,7 +227,7 @@ def test_intrinsic_dimension_of_known_manifolds():
     angle = rng.random(1000) * 2 * np.pi
     circle = np.stack([np.cos(angle), np.sin(angle)], 1) @ rng.standard_normal((2, 20))
     assert two_nn(circle) == pytest.approx(1, abs=0.15)
-    fitted = IntrinsicDimension(5, 3).fit(circle[:, None])
+    fitted = IntrinsicDimension(replicates=5, permutations=3).fit(circle[:, None])
     assert fitted.curve_.value[0] < 1.3 < 1.6 < fitted.curve_.baselines["gaussian"].low[0]  # curved: below its Gaussian
 
 
@@ -248,7 +251,7 @@ def test_debiased_cka_is_unbiased_where_the_plain_one_saturates():
 
 
 def test_block_cka_is_symmetric_with_unit_diagonal(acts):
-    matrix = BlockCKA(10, 3).fit(acts).matrix_
+    matrix = BlockCKA(replicates=10, permutations=3).fit(acts).matrix_
     np.testing.assert_allclose(matrix, matrix.T, atol=1e-6)
     np.testing.assert_allclose(np.diag(matrix), 1, atol=1e-6)
     assert matrix[2, 3] > 0.3 > abs(matrix[0, 3])
