@@ -34,11 +34,8 @@ from PIL import Image
 
 from ..data import ImageObject, Sample
 from ..errors import DataError, ImageLostError, LensError, ModelError
-from ..models.anatomy import FAMILIES
-from ..models.checkpoints import KNOWN_BY
 from ..models.encode import Encoded
 from ..models.loaded import LoadedModel
-from ..models.tiny import TINY, tiny_model
 from ..tolerance import SHARE
 from .hooks import HookFunction, attached
 from .sites import BLOCK_SITES, Site, all_sites, tap
@@ -518,34 +515,3 @@ def quick_check(model: LoadedModel) -> None:
             f"model {model.name!r} of family {report.family!r} fails its checks: {reasons}; nothing measured on it "
             "could be trusted (check=False loads it anyway)"
         )
-
-
-def check_families(names: Iterable[str] | None = None) -> list[dict[str, Any]]:
-    """The whole battery on a tiny model of each family; one row a family, as ``lvlm-lens models --check`` prints.
-
-    A family whose tiny model cannot even be built is a failed row, not an error.
-    """
-    rows = []
-    for name in TINY if names is None else names:
-        try:
-            report = check_anatomy(LoadedModel(*tiny_model(name), name=f"tiny {name}"))
-        except (LensError, ImportError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-            report = CheckReport(name, failed={"the model": f"{type(error).__name__}: {error}"[:300]})
-        rows.append({**report.to_dict(), "family": name})
-    return rows
-
-
-def family_rows() -> list[dict[str, Any]]:
-    """The table of families for people: name, where its parts are, how attention flows, whether it has a tiny model."""
-    return [
-        {
-            "family": name,
-            "for example": KNOWN_BY.get(name, "-"),
-            "decoder": row.decoder,
-            "vision": row.vision,
-            "projector": row.projector,
-            "flow": sorted(row.flow),
-            "checked": name in TINY,
-        }
-        for name, row in FAMILIES.items()
-    ]

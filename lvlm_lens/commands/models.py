@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
     if options.wide:
         return _wide(options)
     if options.check:
-        from ..activations.check_anatomy import check_families
+        from ..activations.check_families import check_families
 
         rows = check_families(options.name or None)
         _show(options, rows, ("family", "ok", "max_abs_error", "failed"))
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
             print(f"Found: {sum(row['ok'] for row in rows)} of {len(rows)} families pass every check")
             print(next_line("lvlm-lens sweep --model NAME --dry-run"))
         return 0 if all(row["ok"] for row in rows) else 1
-    from ..activations.check_anatomy import family_rows
+    from ..activations.check_families import family_rows
 
     rows = family_rows()
     if options.name:

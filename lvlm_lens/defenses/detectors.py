@@ -19,8 +19,9 @@ from ..lens import LVLM
 from ..stats.auroc import auroc
 from ..stats.resampling import group_folds
 from .base import Detector, labelled
+from .extraction import extract
 from .probe import LogisticProbe
-from .sasa import extract, out_of_fold
+from .sasa import out_of_fold
 
 
 def residual(

@@ -19,8 +19,8 @@ import torch
 from ..lens import LVLM
 from ..progress import each, part
 from .contest import MARGIN, decide, enter, repeated_splits
+from .extraction import Extracted, extract, usable
 from .projection import Cell
-from .sasa import Extracted, extract, usable
 from .sasa_map import Split
 from .tuned import coordinates
 

@@ -24,8 +24,8 @@ from ..stats.groups import paired_bootstrap
 from ..stats.maxt import attainable, max_t
 from ..stats.paired_auroc import paired_auroc_parts
 from ..stats.resampling import Resampling, interval
+from .extraction import Extracted
 from .projection import CONTROLS, Cell
-from .sasa import Extracted
 from .tuned import coordinates, inner_folds, tuned_scores
 
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {

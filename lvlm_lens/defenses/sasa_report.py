@@ -32,9 +32,10 @@ from ..stats.resampling import Resampling, group_folds
 from ..storage.plain import plain
 from .base import threshold_at
 from .contest import MARGIN, REPEATS
+from .extraction import Extracted, extract
 from .probe import LogisticProbe
 from .projection import Cell
-from .sasa import SASA, Extracted, block_number, blocks_of_roles, candidate_blocks, extract, out_of_fold
+from .sasa import SASA, block_number, blocks_of_roles, candidate_blocks, out_of_fold
 from .sasa_causal import causal_report
 from .sasa_contest import contest_line, run_contest
 from .sasa_map import (

@@ -26,8 +26,9 @@ from ..activations.check_anatomy import quick_check
 from ..activations.untouched import untouched
 from ..causal import PatchGrid, patch_grid
 from ..data import Dataset, ImageObject, Pair, Sample
+from ..defenses.extraction import extract
 from ..defenses.projection import Cell
-from ..defenses.sasa import SASA, extract
+from ..defenses.sasa import SASA
 from ..lens import LVLM
 from ..locate.locating import locate_roles
 from ..machine import clock, clock_name

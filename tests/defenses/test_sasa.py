@@ -16,9 +16,9 @@ from lvlm_lens.activations import Site, attached, capture, tap
 from lvlm_lens.data import Sample
 from lvlm_lens.data.limits import limited_rows
 from lvlm_lens.defenses import SASA
+from lvlm_lens.defenses.extraction import extract
 from lvlm_lens.defenses.probe import LogisticProbe
 from lvlm_lens.defenses.projection import CONTROLS, Cell, donors, edit, position_mask, project
-from lvlm_lens.defenses.sasa import extract
 from lvlm_lens.errors import DataError, UsageError
 from lvlm_lens.interventions.recording import Recording, record
 from lvlm_lens.interventions.rerun import Reruns, rerun

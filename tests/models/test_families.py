@@ -12,7 +12,8 @@ from prompts import picture
 
 from lvlm_lens import LVLM
 from lvlm_lens.activations import capture
-from lvlm_lens.activations.check_anatomy import CheckReport, check_anatomy, check_families, family_rows, quick_check
+from lvlm_lens.activations.check_anatomy import CheckReport, check_anatomy, quick_check
+from lvlm_lens.activations.check_families import check_families, family_rows
 from lvlm_lens.data import Sample
 from lvlm_lens.errors import DataError, ImageLostError, ModelError
 from lvlm_lens.models import FAMILIES, anatomy

@@ -8,8 +8,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from lvlm_lens.causal import patch_grid
 from lvlm_lens.data import Pair, Sample
+from lvlm_lens.defenses.extraction import extract
 from lvlm_lens.defenses.projection import Cell
-from lvlm_lens.defenses.sasa import extract
 from lvlm_lens.defenses.wide_table import check_room
 from lvlm_lens.errors import UsageError
 from lvlm_lens.evaluate.inside import InsideTable
