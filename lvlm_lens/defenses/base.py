@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -198,13 +199,13 @@ class Detector(Defense):
         return [refusal if flag else next(given) for flag in refused]
 
 
+@dataclass(eq=False, repr=False)
 class Stack(Defense):
     """Several defences at once; the first is the outermost (a detector before a prompt, say)."""
 
     name = "stack"
 
-    def __init__(self, defenses: Sequence[Defense] = ()) -> None:
-        self.defenses = defenses
+    defenses: Sequence[Defense] = ()
 
     def fit(self, model: LVLM, data: Sequence[Sample]) -> Stack:
         """Fit every one on the same data."""

@@ -9,7 +9,7 @@ a = -1 the undefended model exactly, token by token.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class _Calibration:
         return torch.nan_to_num(mixed, nan=-torch.inf).repeat(2, 1).to(scores.dtype)
 
 
+@dataclass(eq=False, repr=False)
 class CoCA(Defense):
     """Constitutional calibration at decoding.
 
@@ -49,9 +50,8 @@ class CoCA(Defense):
     approximation = "a = 4 is a public port's; the principle is this project's own words (prompt_file replaces it)"
     source = "arXiv 2409.11365"
 
-    def __init__(self, alpha: float = 4.0, prompt_file: str | Path | None = None) -> None:
-        self.alpha = alpha
-        self.prompt_file = prompt_file
+    alpha: float = 4.0
+    prompt_file: str | Path | None = None
 
     def rewrite(self, sample: Sample) -> Sample:
         """The branch with the principle."""

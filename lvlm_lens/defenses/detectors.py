@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -31,6 +32,7 @@ def residual(
     return capture(model, samples, Site(site, block), "last", batch_size=batch_size)[site, block][:, 0]
 
 
+@dataclass(eq=False, repr=False)
 class FirstTokenProbe(Detector):
     """Logistic regression on the logits of the first answer token (The First to Know, arXiv 2403.09037).
 
@@ -48,11 +50,10 @@ class FirstTokenProbe(Detector):
     needs = frozenset({"training data"})
     source = "arXiv 2403.09037"
 
-    def __init__(self, per_scenario: int = 10, C: float = 1.0, threshold: float = 0.5, batch_size: int = 32) -> None:
-        self.per_scenario = per_scenario
-        self.C = C
-        self.threshold = threshold
-        self.batch_size = batch_size
+    per_scenario: int = 10
+    C: float = 1.0
+    threshold: float = 0.5
+    batch_size: int = 32
 
     def training_rows(self, samples: Sequence[Sample]) -> list[int]:
         """Indices of the first ``per_scenario`` samples of each category and label."""
@@ -88,14 +89,14 @@ class FirstTokenProbe(Detector):
         return self.probe_.predict_proba(extract(model, samples, [], "logits", self.batch_size).plain)
 
 
+@dataclass(eq=False, repr=False)
 class _OneDirection(Detector):
     """Projection on a direction at one block, threshold midway between the classes' means."""
 
     site = "resid_post"
 
-    def __init__(self, block: int | None = None, batch_size: int = 32) -> None:
-        self.block = block
-        self.batch_size = batch_size
+    block: int | None = None
+    batch_size: int = 32
 
     def fit(self, model: LVLM, data: Sequence[Sample]) -> _OneDirection:
         """Unit difference of the class means; the threshold is the midpoint of their projections."""
@@ -138,6 +139,7 @@ class NEARSIDE(_OneDirection):
     source = "NEARSIDE, formula second-hand, not checked against the paper"
 
 
+@dataclass(eq=False, repr=False)
 class RefusalDirection(_OneDirection):
     """Difference of means of ``resid_pre`` at the last prompt token, used as a detector (arXiv 2406.11717).
 
@@ -157,10 +159,8 @@ class RefusalDirection(_OneDirection):
     source = "arXiv 2406.11717"
     site = "resid_pre"
 
-    def __init__(self, block: int | None = None, batch_size: int = 32, folds: int = 4, random_state: int = 0) -> None:
-        super().__init__(block, batch_size)
-        self.folds = folds
-        self.random_state = random_state
+    folds: int = 4
+    random_state: int = 0
 
     def _choose(self, model: LVLM, samples: Sequence[Sample], labels: np.ndarray) -> int:
         if self.block is not None:
@@ -180,6 +180,7 @@ class RefusalDirection(_OneDirection):
         return blocks[int(np.argmax(found))]
 
 
+@dataclass(eq=False, repr=False)
 class VLMGuard(Detector):
     """VLMGuard: a subspace of unlabelled prompts, pseudo-labels from it, then a classifier.
 
@@ -200,14 +201,11 @@ class VLMGuard(Detector):
     approximation = "pseudo-labels by a given share instead of a tuned threshold; linear classifier"
     source = "VLMGuard, formula second-hand, not checked against the paper"
 
-    def __init__(
-        self, block: int | None = None, directions: int = 1, share: float = 0.5, C: float = 1.0, batch_size: int = 32
-    ) -> None:
-        self.block = block
-        self.directions = directions
-        self.share = share
-        self.C = C
-        self.batch_size = batch_size
+    block: int | None = None
+    directions: int = 1
+    share: float = 0.5
+    C: float = 1.0
+    batch_size: int = 32
 
     def fit(self, model: LVLM, data: Sequence[Sample]) -> VLMGuard:
         """Learn from prompts whose labels are not looked at."""
@@ -234,6 +232,7 @@ class VLMGuard(Detector):
         return self.probe_.predict_proba(residual(model, samples, self.block_, self.batch_size))
 
 
+@dataclass(eq=False, repr=False)
 class SafetyHeads(Detector):
     """Safety heads (arXiv 2501.02029): a probe on each head, the best k heads together.
 
@@ -253,12 +252,11 @@ class SafetyHeads(Detector):
     approximation = "k and the regularisation are this project's choice"
     source = "arXiv 2501.02029"
 
-    def __init__(self, k: int = 8, C: float = 1.0, folds: int = 3, batch_size: int = 32, random_state: int = 0) -> None:
-        self.k = k
-        self.C = C
-        self.folds = folds
-        self.batch_size = batch_size
-        self.random_state = random_state
+    k: int = 8
+    C: float = 1.0
+    folds: int = 3
+    batch_size: int = 32
+    random_state: int = 0
 
     def fit(self, model: LVLM, data: Sequence[Sample]) -> SafetyHeads:
         """Probe every head, keep the best k, fit on them."""

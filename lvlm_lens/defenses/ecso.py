@@ -7,7 +7,7 @@ picture for the question and answers again from the description, without the pic
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..data import Sample
@@ -25,6 +25,7 @@ def says_yes(reply: str) -> bool | None:
     return False if _NO.match(reply) else None
 
 
+@dataclass(eq=False, repr=False)
 class ECSO(Defense):
     """Answer, check, and answer again from words where the check says harmful.
 
@@ -40,19 +41,11 @@ class ECSO(Defense):
     approximation = OWN_WORDS.replace("prompt_file", "check_file, describe_file, answer_file")
     source = "arXiv 2403.09572"
 
-    def __init__(
-        self,
-        check_file: str | Path | None = None,
-        describe_file: str | Path | None = None,
-        answer_file: str | Path | None = None,
-        check_tokens: int = 8,
-        describe_tokens: int = 48,
-    ) -> None:
-        self.check_file = check_file
-        self.describe_file = describe_file
-        self.answer_file = answer_file
-        self.check_tokens = check_tokens
-        self.describe_tokens = describe_tokens
+    check_file: str | Path | None = None
+    describe_file: str | Path | None = None
+    answer_file: str | Path | None = None
+    check_tokens: int = 8
+    describe_tokens: int = 48
 
     def answer(self, guarded: Guarded, samples: list[Sample], max_new_tokens: int, batch_size: int) -> list[str]:
         """Final answers."""

@@ -9,6 +9,7 @@ logit, so a mean-centred version is offered.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from ..models.refusal_tokens import refusal_token_ids
 from .base import Detector, labelled
 
 
+@dataclass(eq=False, repr=False)
 class HiddenDetect(Detector):
     """Refusal lens over the safety-aware blocks.
 
@@ -36,9 +38,8 @@ class HiddenDetect(Detector):
     approximation = "the refusal words are this toolkit's list; threshold midway between the training means"
     source = "arXiv 2502.14744"
 
-    def __init__(self, centred: bool = False, batch_size: int = 32) -> None:
-        self.centred = centred
-        self.batch_size = batch_size
+    centred: bool = False
+    batch_size: int = 32
 
     @torch.inference_mode()
     def strength(self, model: LVLM, samples: Sequence[Sample]) -> np.ndarray:

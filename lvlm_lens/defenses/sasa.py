@@ -20,7 +20,7 @@ side by side.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,7 @@ from .probe import LogisticProbe
 from .projection import Cell, edit
 
 
+@dataclass(eq=False, repr=False)
 class SASA(Detector):
     """Self-Aware Safety Augmentation as a scikit-learn-style estimator.
 
@@ -72,45 +73,24 @@ class SASA(Detector):
     approximation = "equation and probe read second-hand; training size and blocks of the paper are not known"
     source = "arXiv 2507.21637 (abstract; equation from an independent reimplementation)"
 
-    def __init__(
-        self,
-        roles: Any = None,
-        safety_block: int | None = None,
-        fused_block: int | None = None,
-        mode: str = "replace",
-        strength: float = 1.0,
-        positions: str = "all",
-        sink: bool = True,
-        projection: str = "onto_fused",
-        control: str = "none",
-        features: str = "logits",
-        C: float = 1.0,
-        threshold: float = 0.5,
-        candidates: Sequence[int] | None = None,
-        selection_size: int = 200,
-        folds: int = 4,
-        batch_size: int = 32,
-        refusal_file: str | None = None,
-        random_state: int = 0,
-    ) -> None:
-        self.roles = roles
-        self.safety_block = safety_block
-        self.fused_block = fused_block
-        self.mode = mode
-        self.strength = strength
-        self.positions = positions
-        self.sink = sink
-        self.projection = projection
-        self.control = control
-        self.features = features
-        self.C = C
-        self.threshold = threshold
-        self.candidates = candidates
-        self.selection_size = selection_size
-        self.folds = folds
-        self.batch_size = batch_size
-        self.refusal_file = refusal_file
-        self.random_state = random_state
+    roles: Any = None
+    safety_block: int | None = None
+    fused_block: int | None = None
+    mode: str = "replace"
+    strength: float = 1.0
+    positions: str = "all"
+    sink: bool = True
+    projection: str = "onto_fused"
+    control: str = "none"
+    features: str = "logits"
+    C: float = 1.0
+    threshold: float = 0.5
+    candidates: Sequence[int] | None = None
+    selection_size: int = 200
+    folds: int = 4
+    batch_size: int = 32
+    refusal_file: str | None = None
+    random_state: int = 0
 
     # -- fitting -----------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ the depth).  ``m_l`` is taken from the two plain runs, for every block before an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from ..models.batching import batches, in_batches
 from .base import Defense, Guarded, labelled, prompt_text
 
 
+@dataclass(eq=False, repr=False)
 class ShiftDC(Defense):
     """Modality-shift disentangling and calibration.
 
@@ -41,21 +42,12 @@ class ShiftDC(Defense):
     approximation = "captions come from the data set or the model itself; a = 1; blocks by share of depth"
     source = "arXiv 2502.13095"
 
-    def __init__(
-        self,
-        alpha: float = 1.0,
-        first_block: int | None = None,
-        last_block: int | None = None,
-        caption_tokens: int = 48,
-        describe_file: str | None = None,
-        batch_size: int = 32,
-    ) -> None:
-        self.alpha = alpha
-        self.first_block = first_block
-        self.last_block = last_block
-        self.caption_tokens = caption_tokens
-        self.describe_file = describe_file
-        self.batch_size = batch_size
+    alpha: float = 1.0
+    first_block: int | None = None
+    last_block: int | None = None
+    caption_tokens: int = 48
+    describe_file: str | None = None
+    batch_size: int = 32
 
     def fit(self, model: LVLM, data: Sequence[Sample]) -> ShiftDC:
         """Measure s_l on the training items in words alone."""

@@ -10,7 +10,7 @@ Intent and reasoning are parsed by their labels.  A parse failure is counted and
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..data import Sample
@@ -38,6 +38,7 @@ def parse_intent(text: str) -> tuple[str, str]:
     return found["intent"], found["reasoning"]
 
 
+@dataclass(eq=False, repr=False)
 class SIA(Defense):
     """Safety by intent awareness, three stages.
 
@@ -52,21 +53,12 @@ class SIA(Defense):
     approximation = "prompts and worked examples are this project's own words; files replace them"
     source = "arXiv 2507.16856"
 
-    def __init__(
-        self,
-        describe_file: str | Path | None = None,
-        intent_file: str | Path | None = None,
-        answer_file: str | Path | None = None,
-        examples_file: str | Path | None = None,
-        describe_tokens: int = 48,
-        intent_tokens: int = 64,
-    ) -> None:
-        self.describe_file = describe_file
-        self.intent_file = intent_file
-        self.answer_file = answer_file
-        self.examples_file = examples_file
-        self.describe_tokens = describe_tokens
-        self.intent_tokens = intent_tokens
+    describe_file: str | Path | None = None
+    intent_file: str | Path | None = None
+    answer_file: str | Path | None = None
+    examples_file: str | Path | None = None
+    describe_tokens: int = 48
+    intent_tokens: int = 64
 
     def answer(self, guarded: Guarded, samples: list[Sample], max_new_tokens: int, batch_size: int) -> list[str]:
         """Stage 3's answers; requests without a picture have an empty description."""

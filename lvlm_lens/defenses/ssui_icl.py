@@ -8,7 +8,7 @@ at a middle block.  They are given as text, which single-image models need; the 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from .base import Defense, Guarded, filled, labelled, prompt_text
 CHOICES = ("random", "category", "nearest")
 
 
+@dataclass(eq=False, repr=False)
 class SSUIInContext(Defense):
     """k demonstrations before the request.
 
@@ -42,23 +43,13 @@ class SSUIInContext(Defense):
     approximation = "demonstrations are given as text, in this project's own layout; files replace it"
     source = "arXiv 2508.08926"
 
-    def __init__(
-        self,
-        k: int = 2,
-        choice: str = "category",
-        block: int | None = None,
-        shot_file: str | Path | None = None,
-        query_file: str | Path | None = None,
-        batch_size: int = 32,
-        random_state: int = 0,
-    ) -> None:
-        self.k = k
-        self.choice = choice
-        self.block = block
-        self.shot_file = shot_file
-        self.query_file = query_file
-        self.batch_size = batch_size
-        self.random_state = random_state
+    k: int = 2
+    choice: str = "category"
+    block: int | None = None
+    shot_file: str | Path | None = None
+    query_file: str | Path | None = None
+    batch_size: int = 32
+    random_state: int = 0
 
     def fit(self, model: LVLM, data: Sequence[Sample]) -> SSUIInContext:
         """Collect the demonstrations: labelled samples with a caption and a reference reply."""

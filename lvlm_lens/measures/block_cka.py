@@ -7,7 +7,7 @@ groups without replacement, whose spread around the full estimate equals the sam
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -35,8 +35,9 @@ class BlockCKA(Measure):
     unit = "debiased CKA"
     source = "linear CKA (Kornblith et al. 2019) with unbiased HSIC (Song et al. 2012)"
 
-    replicates: int = field(default=200, kw_only=True)
-    permutations: int = field(default=20, kw_only=True)
+    _: KW_ONLY
+    replicates: int = 200
+    permutations: int = 20
 
     def fit(self, activations: Any, labels: Any = None, groups: Any = None) -> BlockCKA:
         """``labels`` are not used; ``groups`` are halved together."""

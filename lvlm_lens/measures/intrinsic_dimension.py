@@ -12,7 +12,7 @@ groups without replacement, whose spread around the full estimate equals the sam
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -64,8 +64,9 @@ class IntrinsicDimension(Measure):
     unit = "dimensions"
     source = "two nearest neighbours, Facco et al. 2017; Gaussian surrogate [own]"
 
-    replicates: int = field(default=30, kw_only=True)
-    permutations: int = field(default=5, kw_only=True)
+    _: KW_ONLY
+    replicates: int = 30
+    permutations: int = 5
 
     def fit(self, activations: Any, labels: Any = None, groups: Any = None) -> IntrinsicDimension:
         """``labels`` are not used; ``groups`` are halved together."""

@@ -7,7 +7,7 @@ groups without replacement, whose spread around the full estimate equals the sam
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -54,7 +54,8 @@ class LabelCKA(Measure):
     unit = "debiased CKA"
     source = "linear CKA (Kornblith et al. 2019) with unbiased HSIC (Song et al. 2012)"
 
-    replicates: int = field(default=200, kw_only=True)
+    _: KW_ONLY
+    replicates: int = 200
 
     def fit(self, activations: Any, labels: Any, groups: Any = None) -> LabelCKA:
         """``labels [sample]``: two or more values; ``groups``: shuffled and halved together."""

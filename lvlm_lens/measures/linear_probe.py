@@ -14,7 +14,7 @@ Fast because one rotation of a block's training rows serves every C and every sh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ METRICS = ("auroc", "auprc", "tpr_at_1_fpr", "ece")
 _UNITS = {"auroc": "AUROC", "auprc": "AUPRC", "tpr_at_1_fpr": "TPR at 1 % FPR", "ece": "ECE"}
 
 
+@dataclass(eq=False, repr=False)
 class LinearProbe(BaseEstimator):
     """L2 logistic regression at each block.
 
@@ -68,25 +69,14 @@ class LinearProbe(BaseEstimator):
         curve_: AUROC :class:`~lvlm_lens.stats.curve.Curve` with replicates and null draws.
     """
 
-    def __init__(
-        self,
-        C: float | Sequence[float] = 0.01,
-        folds: int = 5,
-        standardize: bool | str = True,
-        class_weight: str | None = None,
-        permutations: int = 50,
-        replicates: int = 1000,
-        confidence: float = 0.95,
-        random_state: int = 0,
-    ) -> None:
-        self.C = C
-        self.folds = folds
-        self.standardize = standardize
-        self.class_weight = class_weight
-        self.permutations = permutations
-        self.replicates = replicates
-        self.confidence = confidence
-        self.random_state = random_state
+    C: float | Sequence[float] = 0.01
+    folds: int = 5
+    standardize: bool | str = True
+    class_weight: str | None = None
+    permutations: int = 50
+    replicates: int = 1000
+    confidence: float = 0.95
+    random_state: int = 0
 
     def fit(
         self,

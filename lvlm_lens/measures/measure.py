@@ -9,7 +9,7 @@ this.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -37,12 +37,13 @@ class Measure(BaseEstimator):
     unit: ClassVar[str] = ""
     source: ClassVar[str] = ""
 
-    replicates: int = field(default=1000, kw_only=True)
-    permutations: int = field(default=100, kw_only=True)
-    confidence: float = field(default=0.95, kw_only=True)
-    random_state: int = field(default=0, kw_only=True)
     blocks_: list[int] = field(init=False)
     curve_: Curve = field(init=False)
+    _: KW_ONLY
+    replicates: int = 1000
+    permutations: int = 100
+    confidence: float = 0.95
+    random_state: int = 0
 
     def _weights(self, groups: Any, n: int) -> np.ndarray:
         """Bootstrap weights ``[replicate, sample]``."""
