@@ -19,6 +19,7 @@ from .theme import (
     SAFE,
     UNSAFE,
     block_axis,
+    headline,
     new_figure,
     theme,
 )
@@ -73,7 +74,7 @@ def plot_adapter_grid(grid: AdapterGrid, roles: LayerRoles | None = None, title:
                     axes.set_xlabel("")
                     axes.tick_params(labelbottom=False)
         figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-        figure.suptitle(title or _headline(grid), fontsize=9, weight="bold", x=0.01, ha="left")
+        headline(figure, title or _headline(grid), 9)
     return figure
 
 

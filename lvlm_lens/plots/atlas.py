@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from ..locate.roles import LayerRoles, Role
 from ..stats.curve import Curve
-from .theme import BASELINE_TITLES, PAGE, ROLE_COLOURS, ROLE_INK, ROLE_TITLES, block_axis, new_figure, theme
+from .theme import BASELINE_TITLES, PAGE, ROLE_COLOURS, ROLE_INK, ROLE_TITLES, block_axis, headline, new_figure, theme
 
 _ORDER = ("perception", "semantics", "expression")
 _TWIN = "random_twin"
@@ -53,7 +53,7 @@ def plot_atlas(
                 axes.set_xlabel("")
                 axes.tick_params(labelbottom=False)
         if title:
-            figure.suptitle(title, fontsize=9.5, weight="bold", x=0.01, ha="left")
+            headline(figure, title, 9.5)
         small = [line for text in print_below for line in textwrap.wrap(text, 150)]
         figure.supxlabel("\n".join(small), fontsize=6.5, x=0.01, ha="left", color="#555555")
     return figure

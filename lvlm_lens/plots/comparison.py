@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from .theme import NEUTRAL, PAGE, SAFE, new_figure, theme
+from .theme import NEUTRAL, PAGE, SAFE, headline, new_figure, theme
 
 
 def plot_comparison(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
@@ -45,11 +45,5 @@ def plot_comparison(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figur
             axes.set_xlabel(unit)
             axes.grid(True, axis="x")
             axes.grid(False, axis="y")
-        figure.suptitle(
-            title or "Measured (dots, 95 % intervals) and published (diamonds)",
-            fontsize=8.5,
-            weight="bold",
-            x=0.01,
-            ha="left",
-        )
+        headline(figure, title or "Measured (dots, 95 % intervals) and published (diamonds)")
     return figure

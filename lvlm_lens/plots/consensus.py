@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from ..locate.consensus import ConsensusRole
 from ..locate.roles import floor_of
 from ..stats.curve import Curve
-from .theme import NEUTRAL, PAGE, ROLE_COLOURS, ROLE_TITLES, block_axis, new_figure, theme
+from .theme import NEUTRAL, PAGE, ROLE_COLOURS, ROLE_TITLES, block_axis, headline, new_figure, theme
 
 _ORDER = ("perception", "semantics", "expression")
 _THIN = ("#000000", "#CC79A7", "#56B4E9", "#E69F00", "#777777", "#8B6D00", "#5D3A9B")
@@ -67,7 +67,7 @@ def plot_consensus_atlas(
                 axes.set_xlabel("")
                 axes.tick_params(labelbottom=False)
         if title:
-            figure.suptitle(title, fontsize=8.5, weight="bold", x=0.01, ha="left")
+            headline(figure, title)
         marks = [
             "each line: share of its height above null and baselines; dashed: nothing found; dotted: not counted",
             "diamond and bar: onset of the consensus, 95 % interval; shaded: where it rises"

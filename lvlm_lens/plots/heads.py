@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from .theme import PAGE, new_figure, theme
+from .theme import PAGE, headline, new_figure, theme
 
 
 def plot_head_map(tables: Mapping[str, Any], title: str = "") -> Figure:
@@ -46,6 +46,5 @@ def plot_head_map(tables: Mapping[str, Any], title: str = "") -> Figure:
                     if values[list(blocks).index(block), head] < 0.1 * most:
                         continue
                     axes.plot(head, list(blocks).index(block), marker="o", mfc="none", mec="black", ms=5, mew=0.8)
-        figure.suptitle(title or "Attention heads switched off, one at a time", fontsize=8.5, weight="bold", x=0.01,
-                        ha="left")  # fmt: skip
+        headline(figure, title or "Attention heads switched off, one at a time")
     return figure

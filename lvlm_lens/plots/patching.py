@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..causal.grid import PatchGrid
 from ..stats.maxt import fewest_groups
-from .theme import NEUTRAL, PAGE, block_axis, new_figure, theme
+from .theme import NEUTRAL, PAGE, block_axis, headline, new_figure, theme
 
 _GREY = "#E4E4E4"
 _TITLES = {
@@ -67,13 +67,7 @@ def plot_patch_grid(
             groups, need = len(set(grid.groups)), fewest_groups(level, one_sided=True)
             could = f"{need} are needed" if groups < need else f"{need} could have shown one"
             found = f"none of {len(table)} cells survives ({groups} groups of pairs; {could})"
-        figure.suptitle(
-            title or f"Patching {site}, {len(grid.pairs)} pairs: {found}",
-            fontsize=8.5,
-            weight="bold",
-            x=0.01,
-            ha="left",
-        )
+        headline(figure, title or f"Patching {site}, {len(grid.pairs)} pairs: {found}")
         figure.supxlabel(
             f"grey: does not beat 0 and every null at a family-wise level of {level:g}",
             fontsize=6.5,
@@ -129,11 +123,5 @@ def plot_patches_on_picture(
         bar = figure.colorbar(image, ax=list(grid[:, 2:].flat), shrink=0.8, pad=0.01)
         bar.set_label("share of the difference", fontsize=7)
         bar.ax.tick_params(labelsize=6.5)
-        figure.suptitle(
-            title or "Single image tokens patched (denoising), over the picture",
-            fontsize=8.5,
-            weight="bold",
-            x=0.01,
-            ha="left",
-        )
+        headline(figure, title or "Single image tokens patched (denoising), over the picture")
     return figure

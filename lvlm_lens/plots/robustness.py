@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .theme import NEUTRAL, PAGE, ROLE_COLOURS, new_figure, theme
+from .theme import NEUTRAL, PAGE, ROLE_COLOURS, headline, new_figure, theme
 
 
 def plot_robustness(tables: Mapping[str, Sequence[Mapping[str, Any]]], n_blocks: int, title: str = "") -> Figure:
@@ -47,8 +47,5 @@ def plot_robustness(tables: Mapping[str, Sequence[Mapping[str, Any]]], n_blocks:
             axes.grid(axis="x")
             if column == 0:
                 axes.set_yticks([-at for at in range(len(names))], names, fontsize=6.5)
-        figure.suptitle(
-            title or "Onsets when what should not matter is changed (X: intervals do not meet)",
-            fontsize=8.5, weight="bold", x=0.01, ha="left",
-        )  # fmt: skip
+        headline(figure, title or "Onsets when what should not matter is changed (X: intervals do not meet)")
     return figure

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from .theme import NEUTRAL, PAGE, ROLE_COLOURS, block_axis, ink_on, new_figure, theme
+from .theme import NEUTRAL, PAGE, ROLE_COLOURS, block_axis, headline, ink_on, new_figure, theme
 
 
 def plot_gain_map(cells: Sequence[Mapping[str, Any]], n_blocks: int, title: str = "") -> Figure:
@@ -142,11 +142,5 @@ def plot_patching_change(report: Mapping[str, Any], n_blocks: int, title: str = 
         bar = figure.colorbar(image, ax=list(panels.ravel()), shrink=0.85, pad=0.01)
         bar.set_label("change of the refusal log-odds (nats)", fontsize=7)
         bar.ax.tick_params(labelsize=6.5)
-        figure.suptitle(
-            title or f"Patching before and after the projection, {report['pairs']} pairs",
-            fontsize=8.5,
-            weight="bold",
-            x=0.01,
-            ha="left",
-        )
+        headline(figure, title or f"Patching before and after the projection, {report['pairs']} pairs")
     return figure

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from .theme import PAGE, SAFE, UNSAFE, new_figure, theme
+from .theme import PAGE, SAFE, UNSAFE, headline, new_figure, theme
 
 
 def two_dimensions(states: np.ndarray) -> np.ndarray:
@@ -78,8 +78,8 @@ def plot_strip(points: dict[int, np.ndarray], labels: np.ndarray, aurocs: dict[i
         for label, colour in (("harmful", UNSAFE), ("harmless", SAFE)):
             grid[0, 0].scatter([], [], s=14, c=colour, label=label)
         figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
-        figure.suptitle(
+        headline(
+            figure,
             title or "First two principal components by block, turned to fit (corner: AUROC of the linear probe)",
-            fontsize=8.5, weight="bold", x=0.01, ha="left",
-        )  # fmt: skip
+        )
     return figure

@@ -107,6 +107,11 @@ def new_figure(width: float = PAGE, height: float = 2.4) -> Figure:
     return PaperFigure(figsize=(width, height))
 
 
+def headline(figure: Figure, words: str, size: float = 8.5) -> None:
+    """What a figure of several panels says, above them on the left."""
+    figure.suptitle(words, fontsize=size, weight="bold", x=0.01, ha="left")
+
+
 def block_axis(axes: Axes, blocks: Sequence[int], n_blocks: int, depth_axis: bool = True) -> None:
     """Label the horizontal axis with block numbers below and relative depth in per cent above."""
     axes.set_xlim(blocks[0] - 0.5, blocks[-1] + 0.5)
