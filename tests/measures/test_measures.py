@@ -22,7 +22,7 @@ from lvlm_lens.measures.linear_probe import LinearProbe
 from lvlm_lens.measures.spec import Measured, measure
 from lvlm_lens.measures.study import Study
 from lvlm_lens.measures.tuned_lens import TunedLens, chat_states, train_tuned_lens
-from lvlm_lens.measures.unembedding import Unembedding, unembedding_of
+from lvlm_lens.measures.unembedding import Unembedding, twin_lens, unembedding_of
 from lvlm_lens.measures.versions import NEUTRAL
 from lvlm_lens.models.tiny import tiny_model
 from lvlm_lens.stages.measuring import (
@@ -32,7 +32,6 @@ from lvlm_lens.stages.measuring import (
     measure_stage,
     parse_measures,
     rows_forward,
-    twin_lens,
 )
 from lvlm_lens.stats.curve import Curve, curve_from_draws
 
