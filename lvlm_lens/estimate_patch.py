@@ -95,9 +95,10 @@ def _opened(config: SweepConfig) -> tuple[Opened, list[Pair]]:
 def _told(
     config: SweepConfig, opened: Opened, pairs: Sequence[Pair], work: dict[str, Work], peak: float
 ) -> dict[str, Any]:
-    speed = opened.speed(config, 2 * len(pairs))
+    bare = replace(config, twin=False, sasa=False, defenses=False)
+    speed = opened.speed(bare, 2 * len(pairs))
     spent = {"loading": speed.load, **{name: seconds_of(one, speed) for name, one in work.items()}}
-    memory = opened.memory(replace(config, twin=False, sasa=False, pairs=0))
+    memory = opened.memory(replace(bare, pairs=0))
     return {
         "model": config.model,
         "dataset": config.dataset,
