@@ -64,6 +64,11 @@ def make_defense(name: str, **options: Any) -> Defense:
     """
     key = name.strip().lower().replace("-", "_")
     every = every_defense()
+    if key not in every and Path(name.strip()).expanduser().is_dir():
+        raise UsageError(
+            f"folder {name.strip()!r} holds no trained defence: neither a finished training nor a PEFT adapter; a "
+            "training that was stopped there is finished by the same `lvlm-lens train` command"
+        )
     if key not in every:
         raise UsageError(f"no defence {name!r}; there are: {', '.join(every)}{near_matches(key, every)}")
     known = every[key]().get_params(deep=False)

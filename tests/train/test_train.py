@@ -409,6 +409,12 @@ def test_an_adapter_of_other_weights_is_refused(tuned, mini, mini_data, tmp_path
     assert not (tmp_path / "answers").exists()  # before anything is asked
 
 
+def test_a_stopped_training_is_no_defence_yet(tmp_path):
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UsageError, match="same `lvlm-lens train` command"):
+        make_defenses(str(tmp_path))
+
+
 def test_what_cannot_be_trained_claims_no_folder(tmp_path, samples):
     wrong = [
         ("sft", {"blocks": "40"}, "block 40 does not exist"),
