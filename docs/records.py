@@ -190,6 +190,7 @@ def trainings() -> list[str]:
     import json
 
     from lvlm_lens.stages.training import TrainingTable
+    from lvlm_lens.stages.training_study import study_markdown
 
     found = [
         json.loads(file.read_text("utf-8")) for file in sorted((HERE.parent / "benchmarks/trainings").glob("*.json"))
@@ -230,6 +231,27 @@ def trainings() -> list[str]:
             )
             + ".",
             *(f"\n* {note}" for note in record["notes"] if not any(text in note for text in approximate)),
+        ]
+    lines += [
+        "",
+        "## Equal budgets in different blocks",
+        "",
+        "`lvlm-lens train study`: the same training on the same requests **in words**, restricted to one window of "
+        "blocks. Means over seeds (each in brackets) with intervals over groups; differences are of the same requests.",
+    ]
+    for file in sorted((HERE.parent / "benchmarks").glob("training_study*.json")):
+        study = json.loads(file.read_text(encoding="utf-8"))
+        set_to = study["settings"]
+        lines += [
+            "",
+            f"### `{study['method']}` on `{study['model']}`",
+            "",
+            f"{set_to['steps']} steps of {set_to['batch_size']}, rate {set_to['rate']:g}, rank {set_to['rank']}, seeds "
+            f"{', '.join(map(str, study['seeds']))}.",
+            "",
+            study_markdown(study),
+            "",
+            f"![study](figures/{file.stem}.png)",
         ]
     return [*lines, "", (heading + rest).rstrip()]
 

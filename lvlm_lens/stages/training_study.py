@@ -3,7 +3,8 @@
 One method is trained on requests in words, restricted to a window of blocks of one width, once for each role that the
 atlas found and each seed: equal data, steps, rank and number of trained values.  All are then asked test requests in
 words and with pictures; the second is what carried over.  Rates are means over seeds for each request, with Wilson's
-interval over groups (:func:`~lvlm_lens.stats.groups.share_interval`).  The seeds stand beside them, because with three
+interval over groups (:func:`~lvlm_lens.stats.groups.share_interval`); differences, from the base and between windows,
+are of the same requests, with a bootstrap over groups.  The seeds stand beside them, because with three
 of them no interval over seeds is worth much.
 """
 
@@ -13,6 +14,7 @@ import gc
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -32,7 +34,7 @@ from ..measures.evidence import gather
 from ..measures.linear_probe import LinearProbe
 from ..plots.theme import save_figure
 from ..plots.training import study_figure
-from ..stats.groups import share_interval
+from ..stats.groups import bootstrap_mean, share_interval
 from ..storage.commit import write_atomic
 from ..storage.runfolder import RunFolder
 from ..train.method import Job, Method
@@ -98,8 +100,8 @@ def training_study(
         elsewhere: has the trainings done, by name, before any is begun here; one that is done is only read.
 
     Returns:
-        What ``study.json`` holds: ``windows``, ``rows`` (one a window and form), ``notes``.  ``study.md`` and the
-        figure ``study`` lie beside it.
+        What ``study.json`` holds: ``windows``, ``rows`` (one a window and form), ``differences``, ``notes``.
+        ``study.md`` and the figure ``study`` lie beside it.
 
     Raises:
         DataError: no request that has both forms.
@@ -132,7 +134,7 @@ def training_study(
         defense.name = word  # type: ignore[misc]
         defenses.append(defense)
     asked = {form: _form(test, form) for form in FORMS if form == "words" or base.takes_images}
-    rows = []
+    rows, differences = [], []
     for form, samples in asked.items():
         if not samples:
             raise DataError("no test request says in words what its picture shows (text_only), so nothing is compared")
@@ -146,6 +148,7 @@ def training_study(
             for name, answers in result.answers.items()
         }
         rows += _rows(form, outcomes, windows, seeds)
+        differences += _differences(form, outcomes, windows, seeds)
     found = {
         "method": method.name,
         "settings": job.settings.to_dict(),
@@ -153,6 +156,7 @@ def training_study(
         "seeds": list(seeds),
         "windows": dict(windows),
         "rows": rows,
+        "differences": differences,
         "notes": notes,
     }
     RunFolder(job.folder).write_json("study.json", found)
@@ -188,7 +192,7 @@ def _rows(
     form: str, outcomes: Mapping[str, Outcomes], windows: Mapping[str, str], seeds: Sequence[int]
 ) -> list[dict[str, Any]]:
     rows = []
-    for name, members in {NONE: [NONE], **{w: [f"{w}-{seed}" for seed in seeds] for w in windows}}.items():
+    for name, members in _members(windows, seeds).items():
         row: dict[str, Any] = {"window": name, "blocks": windows.get(name, "-"), "form": form}
         for measure in MEASURES:
             cells = [outcomes[member][measure] for member in members]
@@ -207,8 +211,38 @@ def _rows(
     return rows
 
 
+def _members(windows: Mapping[str, str], seeds: Sequence[int]) -> dict[str, list[str]]:
+    return {NONE: [NONE], **{window: [f"{window}-{seed}" for seed in seeds] for window in windows}}
+
+
+def _differences(
+    form: str, outcomes: Mapping[str, Outcomes], windows: Mapping[str, str], seeds: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Each window minus the base, and each pair of windows: means over seeds of each request, both on the same ones."""
+    members, made = _members(windows, seeds), []
+    for before, after in combinations(members, 2):
+        for measure in MEASURES:
+            both = [[outcomes[one][measure] for one in members[name]] for name in (before, after)]
+            ids = [key for key in both[0][0] if all(key in cell for cells in both for cell in cells)]
+            if not ids:
+                continue
+            values = [np.array([[cell[key][0] for key in ids] for cell in cells]).mean(0) for cells in both]
+            change = values[1] - values[0]
+            low, high = bootstrap_mean(change[None], [both[0][0][key][1] for key in ids])
+            made.append(
+                {
+                    "form": form, "window": after, "minus": before, "measure": measure, "total": len(ids),
+                    "value": float(change.mean()),
+                    "low": float(low[0]) if np.isfinite(low[0]) else None,
+                    "high": float(high[0]) if np.isfinite(high[0]) else None,
+                }
+            )  # fmt: skip
+    return made
+
+
 def study_markdown(found: Mapping[str, Any]) -> str:
-    """The table: a row a window and form, means over seeds with 95 % intervals over groups, seeds in brackets."""
+    """The table: a row a window and form, means over seeds with 95 % intervals over groups, seeds in brackets; and
+    differences in points."""
     heads = [MEASURE_TITLES[name] for name in MEASURES]
     lines = [f"| window | blocks | asked in | {' | '.join(heads)} |", "|---" * (3 + len(heads)) + "|"]
     for row in found["rows"]:
@@ -220,4 +254,14 @@ def study_markdown(found: Mapping[str, Any]) -> str:
             bounds = "" if cell["low"] is None else f" [{100 * cell['low']:.1f}, {100 * cell['high']:.1f}]"
             cells.append(f"{100 * cell['value']:.1f}{bounds}{beside}" if cell["total"] else "-")
         lines.append(f"| {row['window']} | {row['blocks']} | {row['form']} | {' | '.join(cells)} |")
+    pairs: dict[tuple[str, str, str], dict[str, str]] = {}
+    for one in found.get("differences", ()):
+        bounds = "" if one["low"] is None else f" [{100 * one['low']:+.1f}, {100 * one['high']:+.1f}]"
+        key = one["window"], one["minus"], one["form"]
+        pairs.setdefault(key, {})[one["measure"]] = f"{100 * one['value']:+.1f}{bounds}"
+    if pairs:
+        lines += ["", f"| points | asked in | {' | '.join(heads)} |", "|---" * (2 + len(heads)) + "|"]
+    for (window, before, form), told in pairs.items():
+        cells = [told.get(name, "-") for name in MEASURES]
+        lines.append(f"| {window} minus {before} | {form} | {' | '.join(cells)} |")
     return "\n".join([*lines, *(f"\n* {note}" for note in found["notes"])])

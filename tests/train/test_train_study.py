@@ -10,7 +10,7 @@ from PIL import Image
 from lvlm_lens.cli import main
 from lvlm_lens.plots.training import study_figure
 from lvlm_lens.stages.training import HEADS, TrainingTable
-from lvlm_lens.stages.training_study import _rows, study_markdown, windows_of
+from lvlm_lens.stages.training_study import _differences, _rows, study_markdown, windows_of
 
 
 @dataclass
@@ -69,6 +69,25 @@ def test_rates_are_means_over_seeds_of_each_request():
         "over-refusal (%)",
         "right on harmless (%)",
     ]
+
+
+def test_differences_are_of_the_same_requests():
+    outcomes = {"none": _outcomes([1.0] * 8)}
+    for seed in (0, 1):
+        outcomes[f"late-{seed}"] = _outcomes([1.0] * 4 + [0.0] * 4)
+        outcomes[f"early-{seed}"] = _outcomes([0.0] * 8)
+    found = _differences("words", outcomes, {"late": "9-11", "early": "0-2"}, (0, 1))
+    told = {(row["window"], row["minus"], row["measure"]): row for row in found}
+    assert told["late", "none", "attack_success"]["value"] == -0.5
+    everywhere = told["early", "none", "attack_success"]
+    assert everywhere["value"] == everywhere["low"] == everywhere["high"] == -1.0  # each request alike: no spread
+    between = told["early", "late", "attack_success"]
+    assert between["low"] <= between["value"] == -0.5 <= between["high"] and between["total"] == 8
+    assert not any(measure == "accuracy" for _, _, measure in told)
+    text = study_markdown(
+        {"rows": _rows("words", outcomes, {"late": "9-11"}, (0, 1)), "notes": [], "differences": found}
+    )
+    assert "| early minus none | words | -100.0 [-100.0, -100.0] | +0.0 [+0.0, +0.0] | - |" in text
 
 
 def test_a_table_prints_what_it_has_and_dashes_for_the_rest():
