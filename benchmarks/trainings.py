@@ -59,7 +59,7 @@ RUNS: dict[str, dict[str, Run]] = {
         "rational": Run(1e-3, batch_size=1, new_tokens=40, options={"reasons": "data"}, controls=("shuffled",)),
         "msr_align": Run(1e-3, batch_size=1, new_tokens=48, controls=("shuffled",)),
         # two replies a row and the reference cost twice a step of the others; 5e-4 ended above ln 2 in a first try
-        "spa_vl": Run(1e-4, steps=100, batch_size=1, controls=("shuffled",)),
+        "spa_vl": Run(1e-4, steps=80, batch_size=1, controls=("shuffled",)),
     },
 }
 LOADING: dict[str, dict[str, Any]] = {"mini": {}, "smol": {"dtype": "bfloat16"}}

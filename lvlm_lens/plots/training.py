@@ -14,6 +14,7 @@ _PANELS = {
     "over_refusal": "over-refusal (%)",
     "accuracy": "right on harmless (%)",
 }
+_ASKED = {"words": "in words", "pictures": "with pictures"}
 _OFFSET = {"words": 0.14, "pictures": -0.14}
 
 
@@ -25,6 +26,7 @@ def study_figure(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
         title: of the figure.
     """
     windows = [name for name in dict.fromkeys(row["window"] for row in rows) if name != "none"]
+    forms = list(dict.fromkeys(row["form"] for row in rows))
     with theme():
         figure = new_figure(PAGE, 1.2 + 0.45 * max(2, len(windows)))
         panels = figure.subplots(1, len(_PANELS), sharey=True)
@@ -37,7 +39,7 @@ def study_figure(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
                 if row["window"] == "none":
                     axes.axvline(100 * cell["value"], color=NEUTRAL, lw=0.8, ls="-" if pictured else ":", zorder=1)
                     continue
-                y = windows.index(row["window"]) + _OFFSET[row["form"]]
+                y = windows.index(row["window"]) + (_OFFSET[row["form"]] if len(forms) > 1 else 0.0)
                 colour = ROLE_COLOURS.get(row["window"], NEUTRAL)
                 value = 100 * cell["value"]
                 low, high = (value if cell[name] is None else 100 * cell[name] for name in ("low", "high"))
@@ -59,7 +61,7 @@ def study_figure(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
         blocks = {row["window"]: row["blocks"] for row in rows}
         panels[0].set_yticks(range(len(windows)), [f"{name}\nblocks {blocks[name]}" for name in windows])
         panels[0].set_ylim(-0.6, len(windows) - 0.4)
-        figure.suptitle(
-            title or "One training, several places (open: asked in words; filled: with pictures)", fontsize=8.5
-        )
+        marks = "open: in words; filled: with pictures" if len(forms) > 1 else f"asked {_ASKED[forms[0]]}"
+        line = "lines" if len(forms) > 1 else "line"
+        figure.suptitle(title or f"One training, several places ({marks}; {line}: the base)", fontsize=8.5)
         return figure
