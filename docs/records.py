@@ -289,7 +289,7 @@ def standard_study() -> list[str]:
         "",
         "## A prompt",
         "",
-        *table(["model", "tokens", "TFLOP a forward", "EFLOP of the whole study"], prompts),
+        *table(["model", "tokens", "TFLOP per forward", "EFLOP of the whole study"], prompts),
     ]
 
 

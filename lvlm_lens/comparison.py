@@ -63,7 +63,7 @@ class Run:
 class Comparison:
     """Runs and the tests between them.
 
-    ``tests`` has one row a pair of runs, role and quantity: ``difference`` (second minus first), ``low``, ``high``,
+    ``tests`` has one row per pair of runs, role and quantity: ``difference`` (second minus first), ``low``, ``high``,
     ``p_value``, ``q_value``, ``paired``; or ``reason`` where it was not tested.
     """
 

@@ -1,4 +1,4 @@
-"""What a defence table would cost, before anything is spent: a line a system, in seconds of this machine.
+"""What a defence table would cost, before anything is spent: a line per system, in seconds of this machine.
 
 Every system answers the test requests; a detector scores them once more before that; a defence learns from the
 training part; and with ``inside`` each system is read once.  How many answers a request takes is known for each method

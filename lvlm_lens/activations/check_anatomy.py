@@ -5,7 +5,7 @@ a model by comparing with plain Hugging Face forwards::
 
     plain, with and without picture  ids, every resid_post, final norm and logits equal a forward of the plain model
                                      on its processor's own, untouched output
-    every hook fired once            each block site, once in a forward
+    every hook fired once            each block site, once per forward
     blocks add up                    another prompt's resid_mid makes that prompt's resid_post;
                                      resid_pre + attn_out = resid_mid, resid_mid + mlp_out = resid_post
     lens of the last block           equals the logits

@@ -14,7 +14,7 @@ from .check_anatomy import CheckReport, check_anatomy
 
 
 def check_families(names: Iterable[str] | None = None) -> list[dict[str, Any]]:
-    """The whole battery on a tiny model of each family; one row a family, as ``lvlm-lens models --check`` prints.
+    """The whole battery on a tiny model of each family; one row per family, as ``lvlm-lens models --check`` prints.
 
     A family whose tiny model cannot even be built is a failed row, not an error.
     """

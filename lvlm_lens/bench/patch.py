@@ -4,7 +4,7 @@ Three sweeps over ``resid_post`` of every block, both ways (clean into corrupted
 
 A  the last token;  B  eight question tokens;  C  the whole picture as one span.
 
-Peers run one whole forward a cell, so their time for a sweep is their two preparing forwards plus the number of
+Peers run one whole forward per cell, so their time for a sweep is their two preparing forwards plus the number of
 cells times the median of the cells that were timed (a subset, drawn anew in every round; its size is printed).
 Ours is timed whole.  Rounds are interleaved: every tool runs once a round, so that a busy machine slows all.
 No cell of ours is verified inside the timing; instead the timed logits are compared with the plain hooks' on every

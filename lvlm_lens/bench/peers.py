@@ -1,6 +1,6 @@
-"""The same patch cell as other tools run it: one whole forward a cell.
+"""The same patch cell as other tools run it: one whole forward per cell.
 
-Each peer gets the two encoded prompts, keeps the residuals it will write (one forward a prompt), and then answers
+Each peer gets the two encoded prompts, keeps the residuals it will write (one forward per prompt), and then answers
 ``cell(recipient, block, columns)`` with the last token's logits.  All get the same weights and the same pixels.
 TransformerLens' own patching function takes tokens only; what it makes of an image prompt is graded apart.
 """

@@ -269,7 +269,7 @@ def supposed(found: Mapping[str, Any]) -> str:
 
 
 def parts_table(found: Mapping[str, Any]) -> list[Sequence[object]]:
-    """Hours on one card by stage: name, who does it, one column a model."""
+    """Hours on one card by stage: name, who does it, one column per model."""
     rows: list[Sequence[object]] = []
     models = list(found["models"].values())
     for kind, title in (("shared", "workers"), ("answers", "workers, a system each"), ("alone", "the driver")):

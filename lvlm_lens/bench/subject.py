@@ -32,7 +32,7 @@ class Size:
 
     @property
     def image_tokens(self) -> int:
-        """Image tokens a picture."""
+        """Image tokens per picture."""
         return self.image_side**2
 
     def as_json(self) -> dict[str, int]:

@@ -66,7 +66,7 @@ def ablation_effects(
         heads: all heads together, or one condition a head.
         reference: samples that the mean is taken over; ``data`` by default.
         metric: ``kl`` gives the head score of Ships (arXiv 2410.13708), KL(P_base || P_ablated).
-        batch_size: samples a forward; ``resample`` needs at least 2.
+        batch_size: samples per forward; ``resample`` needs at least 2.
     """
     if kind not in ("mean", "resample", "zero"):
         raise UsageError(f"kind={kind!r}; write mean, resample or zero")
@@ -104,7 +104,7 @@ def block_skipping(
     metric: str | LogitsFunction | Metric = "refusal_log_odds",
     batch_size: int = 32,
 ) -> Effects:
-    """Leave out ``width`` blocks from each block on: what came in goes out.  Conditions ``skip 3`` or ``skip 3-5``."""
+    """Leave out ``width`` blocks, from each block on: input becomes output.  Conditions ``skip 3`` or ``skip 3-5``."""
     if width < 1 or width > model.n_blocks:
         raise UsageError(f"width={width}; it must be 1 to {model.n_blocks}")
     conditions: list[tuple[str, MakeEdits]] = []

@@ -10,9 +10,9 @@ prompt stands there, the base where the corrupted one does, an effect of 1 is th
 There are two grids over the same pairs, ``refusal`` on the harmful members and ``over_refusal`` on the harmless ones,
 and beside them what a probe can still tell of harm in each cell (``perception``).
 
-In every call two things are held against plain forwards of PEFT that share no code with this room, on the processor's
-own output: no part on is the base model, all on is the trained model.  Cells that skip blocks are compared with whole
-forwards (:mod:`.adapter_runs`).  [own]
+In every call two things are held against plain forwards of PEFT that share no code with this package, on the
+processor's own output: no part on is the base model, all on is the trained model.  Cells that skip blocks are
+compared with whole forwards (:mod:`.adapter_runs`).  [own]
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def adapter_grid(
         probe_block: whose output at the last token the perception probe reads.
         exact: ``auto`` starts each forward at the first block that is changed; ``full`` never does.
         verify: cells compared with whole forwards in this call.
-        batch_size: pairs a batch; by default as many as about 1 GiB of recorded residuals allows.
+        batch_size: pairs per batch; by default as many as about 1 GiB of recorded residuals allows.
         seed: of the random changes, the folds of the probe and the choice of cells to verify.
         progress: called after each batch.
         say: called once, when the first prompts have run both ways, with how many forwards there are and how long they

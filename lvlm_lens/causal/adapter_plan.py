@@ -105,12 +105,12 @@ class Plan:
         return len(self.configs) + self.null * len(self.cells)
 
     def in_words(self, prompts: int, run: int) -> str:
-        """What is run; ``run``: see :meth:`blocks`."""
+        """Forwards and blocks in one line; ``run`` is the number of :meth:`blocks` that are run."""
         whole = self.forwards * self.n_blocks
         return f"{self.forwards} forwards of each of {prompts} prompts, {run} blocks in place of {whole}"
 
     def blocks(self, whole: bool = False) -> int:
-        """Blocks that a prompt goes through in all of them; with ``whole``, no forward that is run skips any."""
+        """Blocks that a prompt goes through in all forwards; with ``whole``, a forward that is run skips none."""
         every = [*self.configs, *(self.drawn(cell) for cell in self.cells for _ in range(self.null))]
         return sum(self.units.blocks_of(config, self.n_blocks, whole) for config in every)
 

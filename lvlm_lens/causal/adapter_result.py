@@ -35,7 +35,7 @@ class AdapterGrid:
             (``adapter`` is everything in a block, ``adapter.attn`` and ``adapter.mlp`` a part of it, ``adapter.vision``
             ... what stands outside the blocks), block, and as ``position`` the span: ``block`` for the block alone,
             ``from below`` up to it, ``from above`` down to it, ``window of 5`` beginning there.
-        perception: one row a cell: AUROC of a probe for harm refitted there on the probed block's output (``auroc``,
+        perception: one row per cell: AUROC of a probe for harm refitted there on the probed block's output (``auroc``,
             ``low``, ``high``), and its change from the model that the direction starts from.
         endpoints: how far no part on is from the base model and all on from the trained one, in logits, and how far
             these two are apart.
@@ -95,7 +95,7 @@ class Found:
 
 
 class AdapterFolder:
-    """The folder of one adapter grid: a grid a member, the probed states of batches until the end, ``adapter.json``.
+    """The folder of one adapter grid: a grid per member, the probed states of batches until the end, ``adapter.json``.
 
     Raises:
         RunFolderError: the folder holds another grid.

@@ -84,7 +84,7 @@ class Runs:
         return recorded[best], entries[best]
 
     def whole(self, encoded: Encoded, config: Config) -> torch.Tensor:
-        """The logits that :meth:`run` must meet, float32 ``[R, vocab]``: the model's own forward, every block of it."""
+        """The logits that :meth:`run` has to reproduce, float32 ``[R, vocab]``: the model's own whole forward."""
         self.switches.apply(config)
         with torch.inference_mode():
             return self.model.logits(encoded)

@@ -1,4 +1,4 @@
-"""Attribution patching: a guess at every cell of a patch grid from a few forwards and backwards.
+"""Attribution patching: an estimate of every cell of a patch grid from a few forward and backward passes.
 
 ``gradient``     ``(a_donor - a) . dm/da`` at the recipient's activations (Nanda 2023; arXiv 2310.10348)
 ``integrated``   the gradient averaged over input embeddings between recipient and donor (EAP-IG, arXiv 2403.17806)
@@ -43,7 +43,7 @@ _Hook = tuple[Site, Tap, HookFunction]
 
 @dataclass
 class Attribution:
-    """Guesses and their check.
+    """Estimates and their check.
 
     Attributes:
         scores: guessed change of the metric, ``[block, position, pair]``; NaN where a prompt has no such

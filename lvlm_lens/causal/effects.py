@@ -61,7 +61,7 @@ class Effects:
         return np.divide(self.change, size, out=np.full_like(self.values, np.nan), where=size > 0)
 
     def summary(self, relative: bool = False, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
-        """One row a condition: mean change, interval, p-value, and the same adjusted over all conditions (max-T)."""
+        """One row per condition: mean change, interval, p-value, and the same adjusted over all conditions (max-T)."""
         import pandas as pd
 
         change = self.relative if relative else self.change
@@ -97,7 +97,7 @@ def measure_edits(
         conditions: names, and functions that make a batch's edits.
         metric: as in :func:`~lvlm_lens.causal.patch_grid`; for ``kl`` and the answer's probability the untouched
             run is the reference.
-        batch_size: samples a forward; halved when memory runs out.
+        batch_size: samples per forward; halved when memory runs out.
         progress: called after each batch.
         features: pictures through the vision tower once, not once a condition (no edit may lie before them).
 

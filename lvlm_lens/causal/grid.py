@@ -1,6 +1,6 @@
 """``PatchGrid``: what a patch grid found, with its baselines, its null and its check; and its folder.
 
-On disk a grid is ``grid.json`` (axes, settings, how exact it was) and Parquet parts in long form, one a batch of
+On disk a grid is ``grid.json`` (axes, settings, how exact it was) and Parquet parts in long form, one per batch of
 pairs, each written to a temporary file, synced and renamed.  A run that was killed leaves only whole parts, and the
 same command continues with the pairs that have none.  No pickle is read or written.
 """
@@ -143,7 +143,7 @@ class PatchGrid:
         return np.stack([start[name](v) for name, v in zip(self.directions, values, strict=True)])
 
     def summary(self, level: float = 0.05, confidence: float = 0.95, seed: int = 0) -> pd.DataFrame:
-        """One row a cell of the grid: its effect, what it is held against, and whether it survives.
+        """One row per cell of the grid: its effect, what it is held against, and whether it survives.
 
         ``effect`` is the sum of the changes towards the donor over the sum of the gaps between the baselines, with an
         interval from redrawing groups (``low``, ``high``); where the interval of the mean gap contains 0 there is
@@ -227,7 +227,7 @@ class PatchGrid:
         return self.summary()["effect"].to_numpy().reshape(self.values.shape[:-1])
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row a cell and pair: axes, ids, baselines, patched metric and normalised effect."""
+        """One row per cell and pair: axes, ids, baselines, patched metric and normalised effect."""
         import pandas as pd
 
         d, s, b, p, n = (axis.reshape(-1) for axis in np.indices(self.values.shape))

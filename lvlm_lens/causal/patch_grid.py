@@ -79,10 +79,10 @@ def patch_grid(
         exact: ``auto`` resumes where that is exact and runs in full elsewhere; ``full`` always runs plain forwards.
         verify: number of cells that are compared with plain forwards in this call, and whose effect stands out from
             the noise of such forwards (:mod:`~lvlm_lens.interventions.verification`).
-        null: draws a cell of each null (0: none).
+        null: draws per cell of each null (0: none).
         nulls: what each cell is held against (:mod:`~lvlm_lens.causal.nulls`); donors and covariance are taken from
             the pairs of one batch.
-        batch_size: pairs a batch; by default as many as about 1 GiB of recorded state allows, and halved when
+        batch_size: pairs per batch; by default as many as about 1 GiB of recorded state allows, and halved when
             memory runs out.
         max_tokens: most tokens in one wave of cells.
         seed: of the random directions and of the choice of cells to verify.
@@ -165,7 +165,7 @@ class GridWork:
         return len(self._done)
 
     def attainable(self) -> str:
-        """What so many groups can show at best over so many cells, in words."""
+        """One sentence: the smallest adjusted p-value that this many groups can reach over this many cells."""
         return attainable(self._settings["groups"], int(np.prod(self._plan.shape)), one_sided=True)
 
     def left(self) -> list[list[int]]:

@@ -39,7 +39,6 @@ def estimate_lines(found: dict[str, Any]) -> list[str]:
             lines.append(f"{shown:>28}  {form.format(value / divisor)} {unit}")
         else:
             lines.append(f"{shown:>28}  {value}")
-    return [
-        *lines,
-        f"About {found['seconds'] / 60:.0f} minutes on this machine; meant to be right within a factor of two",
-    ]
+    seconds = found["seconds"]
+    length = f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.0f} minutes"
+    return [*lines, f"About {length} on this machine; meant to be right within a factor of two"]

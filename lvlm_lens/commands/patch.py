@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--direction", choices=("denoise", "noise", "both"), default="both", help="which run is patched (default: both)"
     )
-    add("--per", choices=("position", "span"), default="span", help="one cell a token or one a span (default: span)")
+    add("--per", choices=("position", "span"), default="span", help="a cell per token or per span (default: span)")
     add("--window", type=int, default=1, metavar="N", help="blocks patched together (default: 1; of an adapter 5)")
     add("--all-pairs", action="store_true", help="also pairs whose members behave alike (default: no)")
     add("--exact", choices=("auto", "full"), default="auto", help="full: every cell as a plain forward (default: auto)")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 WINDOW = 5
 """Blocks of a window, where ``--window`` is not given."""
 _KEPT_AFTER = 4
-"""Most pairs a batch, however many rows a forward may have: a finished batch is kept, and one pair is hundreds of
+"""Most pairs per batch, however many rows a forward may have: a finished batch is kept, and one pair is hundreds of
 forwards."""
 
 

@@ -151,7 +151,7 @@ def _print_costs(costs: list[dict[str, Any]], as_json: bool) -> None:
     out = console()
     out.print(table)
     if len(costs) == 1:
-        passes = simple_table("pass", "prompts", "tokens a prompt", "decoding steps", "PFLOP")
+        passes = simple_table("pass", "prompts", "tokens per prompt", "decoding steps", "PFLOP")
         for one in first["passes"]:
             passes.add_row(
                 one["what"], f"{one['prompts']:,}", str(one["prompt_tokens"]), f"{one['decoding_steps']:,}",

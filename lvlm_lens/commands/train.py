@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rank", type=int, default=8, metavar="R", help="of LoRA (default: 8)")
     add("--steps", type=int, default=300, metavar="N", help="optimiser steps (default: 300)")
     add("--rate", type=float, metavar="LR", help="learning rate (default: the method's own)")
-    add("--batch-size", type=int, default=4, metavar="N", help="rows a step (default: 4)")
+    add("--batch-size", type=int, default=4, metavar="N", help="rows per step (default: 4)")
     add("--control", default="none", metavar="NAME", help="or benign_refusals, shuffled, text_only (default: none)")
     add("--save-every", type=int, default=50, metavar="N", help="steps between two checkpoints (default: 50)")
     add("--bf16", action="store_true", help="autocast to bfloat16 (default: no)")

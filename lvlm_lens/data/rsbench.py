@@ -1,7 +1,7 @@
 """RSBench: reasoning paths that should be safe and effective (of SRPO, arXiv 2509.12060) [own schema].
 
 The authors' data is not public.  Our schema:
-``id, image, question, reasoning_steps[], answer, step_labels[]``, the labels safe or unsafe, one a step.
+``id, image, question, reasoning_steps[], answer, step_labels[]``, the labels safe or unsafe, one per step.
 A record is unsafe when one of its steps is.
 """
 

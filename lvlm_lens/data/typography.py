@@ -124,7 +124,7 @@ def to_typographic(
 ) -> Dataset:
     """The same requests as words, as a picture of the words, or both, matched by group and counterfactual.
 
-    Each sample becomes one sample a form, with ids ``ID/words``, ``ID/picture``, ``ID/both``; the form is in
+    Each sample becomes one sample per form, with ids ``ID/words``, ``ID/picture``, ``ID/both``; the form is in
     ``attack`` (``words``, ``figstep:picture`` ...) and ``meta['form']``, and all forms of a request share its
     group.  ``text_only`` is the request in words.  A counterfactual in the data set stays one within each form.
     With layout ``sd_typo`` a sample's own picture is shown above the words.

@@ -1,6 +1,6 @@
 """Features of first-token passes, plain and with projections: what SASA and other detectors probe.
 
-One recorded forward a batch serves every cell: pass 2 of SASA begins at the block that is edited
+One recorded forward per batch serves every cell: pass 2 of SASA begins at the block that is edited
 (:mod:`lvlm_lens.interventions.rerun`).
 """
 

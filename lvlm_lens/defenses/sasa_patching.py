@@ -3,7 +3,7 @@
 Pairs are those of which the plain model refuses the harmful member and answers the harmless one.  If the projection
 carries the safety signal, what decides the answer moves: blocks below ``s`` act through both passes, blocks above it
 start from the projected state.  Both grids use the same pairs, positions and metric; the projected one is run in
-full, twice a forward (:func:`projected`), and says so.  [own]
+full, twice per forward (:func:`projected`), and says so.  [own]
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ class SASAReport:
         reference, sasa, gain: AUROC without and with projection, and the paired difference, on the one test part.
         map: the s x f map (see :func:`~lvlm_lens.defenses.sasa_map.gain_map`).
         controls: one row a control or variant.
-        label_efficiency: one row a training size.
+        label_efficiency: one row per training size.
         transfer: one row a transfer; rows that are not possible say why under ``reason``.
         guard: refusal and over-refusal of the guard at each false-positive rate.
         cost: measured cost of a query, undefended and guarded.
@@ -110,7 +110,7 @@ class SASAReport:
         return json.dumps(self.to_dict(), indent=1)
 
     def map_frame(self) -> Any:
-        """The map as a pandas frame, one row a cell."""
+        """The map as a pandas frame, one row per cell."""
         import pandas as pd
 
         return pd.DataFrame(self.map["cells"])

@@ -1,4 +1,4 @@
-"""Answers made in batches, stored one line a sample, and resumed where a run stopped.
+"""Answers made in batches, stored one line per sample, and resumed where a run stopped.
 
 The ledger is a JSON-lines file: a head that says what it belongs to, then a line for every answer.  Lines are
 appended and flushed batch by batch, so a killed run loses one batch at most; a torn last line is cut

@@ -59,7 +59,7 @@ class DefenseLike(Protocol):
 
 @dataclass
 class EvaluationResult:
-    """One row a system; the first is the undefended model.
+    """One row per system; the first is the undefended model.
 
     Attributes:
         setting: model, data, sizes, how a refusal was told.
@@ -68,10 +68,10 @@ class EvaluationResult:
             refusal, deflection, compliance and unclear for harmful and harmless requests), ``detection`` (AUROC, AUPRC,
             TPR at 1 % FPR, for detectors), ``cost`` a query,
             ``failures``; ``training`` (steps, FLOPs, tokens, seconds), for adapters that were trained.
-        tests: one a system and rate: difference from no defence, interval, McNemar's p, adjusted q.
+        tests: one per system and rate: difference from no defence, interval, McNemar's p, adjusted q.
         notes: what a reader should know.
         answers: by system, in the order of the test samples.
-        inside: one row a system, the undefended first: the three roles' onset and peak, and how AUROC changed (see
+        inside: one row per system, the undefended first: the three roles' onset and peak, and how AUROC changed (see
             :mod:`~lvlm_lens.evaluate.inside`); empty where it was not asked for.
     """
 
@@ -99,7 +99,7 @@ class EvaluationResult:
         return json.dumps(self.to_dict(), indent=1)
 
     def to_dataframe(self) -> Any:
-        """A pandas frame, one row a system."""
+        """A pandas frame, one row per system."""
         import pandas as pd
 
         return pd.DataFrame([_flat(row) for row in self.rows])
@@ -153,7 +153,7 @@ def evaluate(
         refused: word rule by name (:mod:`lvlm_lens.evaluate.refusal`), or a function of the answer, a judge say; what
             is no refusal by it is told apart into deflection and compliance by the question.
         max_new_tokens: longest answer; a generation that never ends is cut there and counted.
-        batch_size: samples a batch.
+        batch_size: samples per batch.
         out: folder; ledgers are written here, and answers found there are not asked again.
         inside: also measure each system's atlas on the test samples (:mod:`~lvlm_lens.evaluate.inside`).
         judge: also have the answers to harmful requests judged (:mod:`~lvlm_lens.evaluate.judges`).

@@ -57,7 +57,7 @@ def rate(
     """Share of true outcomes.
 
     Args:
-        outcomes: one an item.
+        outcomes: one per item.
         name: of the rate.
         groups: of the items; ``None`` says that all items are independent.
         level: of the interval (:func:`~lvlm_lens.stats.groups.share_interval`).
@@ -97,7 +97,7 @@ class ScoreTable:
     """The result of one benchmark: named rates, the mode they were taken in, and what could not be read.
 
     ``failures`` counts answers or verdicts that could not be read; they stay in every denominator and are never
-    successes.  ``items`` holds one row an item, for paired tests.
+    successes.  ``items`` holds one row per item, for paired tests.
     """
 
     benchmark: str

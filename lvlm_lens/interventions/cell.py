@@ -102,7 +102,7 @@ def _gathered(pattern: torch.Tensor, values: torch.Tensor, head: int | None) -> 
 
 @torch.inference_mode()
 def full(model: LoadedModel, encoded: Encoded, cells: Sequence[Cell]) -> torch.Tensor:
-    """Logits float32 ``[cells, vocab]`` by plain forwards with hooks: the definition that :func:`resume` must meet.
+    """Logits float32 ``[cells, vocab]`` by plain forwards with hooks: what :func:`resume` has to reproduce.
 
     One forward takes at most one cell of each row.
     """

@@ -48,7 +48,7 @@ class Recording:
         return hidden[range(len(hidden)), [column - dropped for column in self.last]]
 
     def barred(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits ``[n, vocab]`` with the tokens barred that the model's own forward bars."""
+        """Logits ``[n, vocab]`` with those tokens suppressed that the model's own forward suppresses."""
         assert self.logits is not None
         shut = (self.logits < -BARRED).all(0)
         return logits.masked_fill(shut, float(self.logits.min())) if bool(shut.any()) else logits

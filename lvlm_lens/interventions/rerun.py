@@ -85,7 +85,7 @@ def whole(
     edits: Sequence[Edit] = (),
     keep: Iterable[int] = (),
 ) -> Rerun:
-    """The same by a whole forward with hooks: slower, and the definition that :func:`rerun` must meet."""
+    """The same by a whole forward with hooks: slower; :func:`rerun` has to reproduce it."""
     states: dict[int, torch.Tensor] = {}
 
     def read(value: torch.Tensor, site: Site) -> None:

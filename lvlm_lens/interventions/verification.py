@@ -161,7 +161,7 @@ def _joined(a: Checked | None, b: Checked) -> Checked:
 
 
 def joined(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """The record of two directions together."""
+    """The records of two directions as one."""
     if not one["cells"]:
         return other
     added = {name: one[name] + other[name] for name in ("cells", "told_from_noise", "wrong")}

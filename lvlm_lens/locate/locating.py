@@ -54,7 +54,7 @@ class Located:
         roles: :class:`~lvlm_lens.locate.roles.LayerRoles`.
         order_test: which of perception and semantics begins first, blind to their strengths
             (:func:`~lvlm_lens.locate.roles.order_test`).
-        quadrants: one row a quadrant of image, text and joint label: counts and shares of items that
+        quadrants: one row per quadrant of image, text and joint label: counts and shares of items that
             are perceived (above a threshold for a stated false-positive rate, :mod:`lvlm_lens.stats.threshold`; empty
             where perception was not found), refused (first-token refusal log-odds above 0), and perceived but not
             refused, each also as excess over the harmless items.
@@ -222,7 +222,7 @@ def perceived_note(perception: Role) -> str:
 def quadrant_table(
     samples: Sequence[Sample], perceived: np.ndarray | None, refused: np.ndarray
 ) -> list[dict[str, Any]]:
-    """One row a quadrant, harmful ones first: shares perceived, refused, and perceived but not refused.
+    """One row per quadrant, harmful ones first: shares perceived, refused, and perceived but not refused.
 
     Args:
         samples: labelled items.

@@ -28,7 +28,7 @@ KINDS = ("angle_of_mean", "mean_of_angles")
 
 @dataclass(eq=False, repr=False)
 class AngularGap(Measure):
-    """Gap between normal-normal and normal-malicious angles, radians, one value a block.
+    """Gap between normal-normal and normal-malicious angles, radians, one value per block.
 
     Args:
         kind: ``angle_of_mean`` (published) or ``mean_of_angles``.

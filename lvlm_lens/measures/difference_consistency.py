@@ -20,7 +20,7 @@ from .study import Study
 
 
 class DifferenceConsistency(Measure):
-    """Mean pairwise cosine of paired differences, one value a block.
+    """Mean pairwise cosine of paired differences, one value per block.
 
     Attributes:
         curve_: the measure; direction_ ``[block, d]``: mean of the unit differences, length one.

@@ -1,4 +1,4 @@
-"""Debiased linear CKA between a block and the labels: how much of the cloud's geometry is the labels'.
+"""Debiased linear CKA between a block and the labels: how much of the geometry of its activations the labels explain.
 
 A bootstrap repeats points, and a repeated point is its own neighbour; so intervals here come from half samples of
 groups without replacement, whose spread around the full estimate equals the sampling error at full size
@@ -25,8 +25,8 @@ from .study import Study
 def _label_ckas(gram: np.ndarray, labels: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     """CKA with each row of ``labels [draw, n]``, shuffles of the labels of ``kernel``: one product for all of them.
 
-    A label kernel is ``Y Y'`` with one column a class, so ``sum(K * L)`` is ``sum_c y_c' K y_c``; class sizes, and with
-    them HSIC of the labels with themselves, are the same for every shuffle.
+    A label kernel is ``Y Y'`` with one column per class, so ``sum(K * L)`` is ``sum_c y_c' K y_c``; class sizes, and
+    with them HSIC of the labels with themselves, are the same for every shuffle.
     """
     n = len(gram)
     off = gram - np.diag(np.diag(gram))

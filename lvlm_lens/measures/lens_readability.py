@@ -29,7 +29,7 @@ from .words import answer_words
 
 @dataclass(eq=False, repr=False)
 class LensReadability(Measure):
-    """Share of the top lens tokens that are in the word list, one value a block.
+    """Share of the top lens tokens that are in the word list, one value per block.
 
     Args:
         unembedding: final norm and head.
@@ -50,7 +50,7 @@ class LensReadability(Measure):
     top: int = 5
 
     def fit(self, activations: Any, labels: Any = None, groups: Any = None) -> LensReadability:
-        """``activations [row, block, d]``: one row a sample, or one row an image position with ``groups`` = sample."""
+        """``activations [row, block, d]``: one row per sample, or per image position with ``groups`` = sample."""
         self.top_tokens_ = self._top(activations)
         n = len(self.top_tokens_)
         vocab = self.unembedding.vocab

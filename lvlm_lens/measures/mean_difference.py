@@ -25,7 +25,7 @@ from .study import Study
 
 @dataclass(eq=False, repr=False)
 class MeanDifference(Measure):
-    """AUROC of projections on the class-mean difference, one value a block.
+    """AUROC of projections on the class-mean difference, one value per block.
 
     Args:
         folds: of whole groups.

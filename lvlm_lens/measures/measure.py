@@ -2,7 +2,7 @@
 
 A measure is a scikit-learn estimator.  ``fit(activations, labels, groups)`` reads one block at a time and leaves
 ``curve_`` (value, interval, null) and ``blocks_``; ``score(activations, labels)`` gives the measure's value on other
-samples, one a block.  Measures of pairs take both members in one array: ``labels`` says which member a sample
+samples, one per block.  Measures of pairs take both members in one array: ``labels`` says which member a sample
 is, ``groups`` which pair it belongs to.  :func:`~lvlm_lens.measures.check_measure.check_measure` holds every measure to
 this.
 """
@@ -92,7 +92,7 @@ def pair_rows(labels: Any, pairs: Any) -> tuple[np.ndarray, np.ndarray, np.ndarr
         DataError: a pair that is not one of each.
     """
     if pairs is None:
-        raise UsageError("this measure compares the two members of a pair; give pairs= or groups= (one value a pair)")
+        raise UsageError("this measure compares the two members of a pair; give pairs= or groups= (one value per pair)")
     positive, pairs = binary_labels(labels), np.asarray(pairs)
     if len(pairs) != len(positive):
         raise UsageError(f"{len(pairs)} pair names for {len(positive)} labels")

@@ -1,7 +1,7 @@
 """Modality cosine: how much of the combined input's vector is that of one modality alone [3P for SASA].
 
 The combined run (image and text) of an item is compared with the run on its text alone, or on its image with a
-neutral prompt: the mean cosine, one value a block.  Raw cosines are high everywhere because all runs share a large
+neutral prompt: the mean cosine, one value per block.  Raw cosines are high everywhere because all runs share a large
 common vector; ``centred=True`` takes the mean of each kind of run off first.  The null compares the combined run with
 the single-modality run of *another* item, so the distance between curve and null is what the item itself shares.
 """
@@ -24,7 +24,7 @@ from .versions import FEW, NEUTRAL, needs_language, version
 
 @dataclass(eq=False, repr=False)
 class ModalityCosine(Measure):
-    """Mean cosine of combined and single-modality runs, one value a block.
+    """Mean cosine of combined and single-modality runs, one value per block.
 
     Args:
         centred: take off the mean of each kind of run.

@@ -31,7 +31,7 @@ from .unembedding import Unembedding, token_ids
 
 @dataclass(eq=False, repr=False)
 class RefusalLens(Measure):
-    """Difference of refusal cosine between unsafe and safe prompts (FDV), one value a block.
+    """Difference of refusal cosine between unsafe and safe prompts (FDV), one value per block.
 
     Args:
         unembedding: final norm and head.

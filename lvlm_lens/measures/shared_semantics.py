@@ -21,7 +21,7 @@ from .versions import FEW, NEUTRAL, needs_language, version
 
 
 class SharedSemantics(Measure):
-    """Own-caption cosine above other captions' cosine, one value a block.
+    """Own-caption cosine above other captions' cosine, one value per block.
 
     Attributes:
         curve_: the mean over items; item_values_ ``[item, block]``.

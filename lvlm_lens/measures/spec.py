@@ -29,7 +29,7 @@ HEADLINES = {"perception": "linear_probe", "semantics": "joint_probe", "expressi
 COSTS = {
     "free": "already there after locating",
     "cheap": "arithmetic on what was read",
-    "forward": "up to three more forwards an item",
+    "forward": "up to three more forwards per item",
     "edits": "many forwards of a few items, with edits in place",
 }
 """Cost classes, in rising order."""

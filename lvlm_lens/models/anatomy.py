@@ -1,4 +1,4 @@
-"""Where each family of models keeps its parts: one data table, a row a family, no subclass tree.
+"""Where each family of models keeps its parts: one data table, a row per family, no subclass tree.
 
 A row names, by dotted path from the loaded Hugging Face model, the decoder blocks, the final
 norm, the unembedding head, the token embedding, the vision tower and its blocks, and the

@@ -46,7 +46,7 @@ def in_batches(
     """``(rows, work(rows))`` for batches of samples; one that does not fit into memory is halved and tried again.
 
     Args:
-        samples: in any order; size: rows a batch.
+        samples: in any order; size: rows per batch.
         work: called with row numbers.
         prepared: batches in place of those of :func:`batches`.
         least: rows below which no batch is cut.

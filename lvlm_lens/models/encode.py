@@ -168,7 +168,7 @@ class Encoder:
             samples: at least one sample.
             padding_side: ``left`` (the default: the last token stands in the last column) or ``right``.
             system: a system prompt for this call instead of the encoder's own.
-            continuation: text after the generation prompt, one a sample (the beginning of an answer).
+            continuation: text after the generation prompt, one per sample (the beginning of an answer).
 
         Raises:
             UsageError: the chat template loses the system prompt.

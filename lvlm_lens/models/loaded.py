@@ -276,7 +276,7 @@ class LoadedModel:
     def generate(
         self, samples: Sequence[Sample], max_new_tokens: int = 32, batch_size: int = 32, **options: Any
     ) -> list[str]:
-        """Greedy answers (unless ``options`` say otherwise), without special tokens, one a sample.
+        """Greedy answers (unless ``options`` say otherwise), without special tokens, one per sample.
 
         A batch that does not fit into memory is halved.
         """

@@ -69,7 +69,7 @@ def _atlas(axes: Axes, name: str, curves: Mapping[str, Curve], roles: LayerRoles
 
 
 def _differences(panels: Sequence[Axes], tested: Sequence[Mapping[str, Any]]) -> None:
-    """One line a role and pair of runs, the same lines in all three panels, named once at the left."""
+    """One line per role and pair of runs, the same lines in all three panels, named once at the left."""
     lines = list(dict.fromkeys((row["second"], row["first"], row["role"]) for row in tested))
     places = {line: -at for at, line in enumerate(lines)}
     for axes, (quantity, words) in zip(panels, _UNITS.items(), strict=True):

@@ -21,7 +21,7 @@ def plot_rivals(rows: Sequence[Mapping[str, Any]], n_blocks: int, title: str = "
         n_blocks: depth of the model measured here.
         title: of the figure.
 
-    Grey bars: published ranges, one a model.  Blue bar: the range found here; its whiskers are where 95 % of the
+    Grey bars: published ranges, one per model.  Blue bar: the range found here; its whiskers are where 95 % of the
     halves of the data put its two ends; the dot is the block with the largest value.  An orange bar is a range that
     the procedure finds in at least half of the shuffled labels as well.  A hollow bar stands at blocks that are set by
     a rule of depth.

@@ -12,7 +12,7 @@ from .theme import NEUTRAL, PAGE, ROLE_COLOURS, headline, new_figure, theme
 
 
 def plot_robustness(tables: Mapping[str, Sequence[Mapping[str, Any]]], n_blocks: int, title: str = "") -> Figure:
-    """One column a role, one row a variant: onset with its interval, or why there is none.
+    """One column per role, one row per variant: onset with its interval, or why there is none.
 
     Args:
         tables: by role, rows of :func:`~lvlm_lens.locate.robustness.robustness_table` (the reference first).

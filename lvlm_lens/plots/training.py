@@ -19,7 +19,7 @@ _OFFSET = {"words": 0.14, "pictures": -0.14}
 
 
 def study_figure(rows: Sequence[Mapping[str, Any]], title: str = "") -> Figure:
-    """A row a window; open marks in words, filled ones with pictures; small dots are seeds, dashed lines the base.
+    """A row per window; open marks in words, filled ones with pictures; small dots are seeds, dashed lines the base.
 
     Args:
         rows: of :func:`lvlm_lens.stages.training_study.training_study`.

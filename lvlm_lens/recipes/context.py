@@ -154,7 +154,7 @@ class Context:
     def ask(
         self, systems: Mapping[str, tuple[LVLM | Guarded | Answering, Sequence[Sample]]]
     ) -> tuple[list[int], dict[str, list[str]], list[str]]:
-        """Put each system's samples to it; the lists are of one length, an item a row.
+        """Put each system's samples to it; the lists are of one length, an item per row.
 
         Returns:
             Rows that every system answered, each system's answers on those rows, and a note for rows left out.

@@ -114,5 +114,5 @@ def cost_of(name: str, passes: Callable[[Shape], Sequence[Pass]], tflops: float)
         "hours": flops / (tflops * 1e12) / 3600,
         "disk_bytes": sum(row["bytes"] for row in rows),
         "weight_bytes": 2 * (shape.decoder + shape.vision),
-        "assumed": f"{TEXT_TOKENS} text tokens a prompt unless a pass differs, answers of {ANSWER_TOKENS} tokens",
+        "assumed": f"{TEXT_TOKENS} text tokens per prompt unless a pass differs, answers of {ANSWER_TOKENS} tokens",
     }

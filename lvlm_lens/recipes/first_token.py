@@ -67,7 +67,7 @@ def measure(context: Context, material: Material) -> Outcome:
 
 
 def passes(shape: Shape) -> list[Pass]:
-    """One forward a prompt, its first-token logits kept."""
+    """One forward per prompt, its first-token logits kept."""
     items = published_items("mm_safetybench", "groups")
     return [Pass("MM-SafetyBench prompts", items, kept=4 * shape.vocabulary)]
 

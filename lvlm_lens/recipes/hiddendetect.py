@@ -103,7 +103,7 @@ def _by_set(scores: np.ndarray, test: Sequence[Sample], context: Context) -> lis
 
 
 def passes(shape: Shape) -> list[Pass]:
-    """One forward a prompt; block outputs at the last token."""
+    """One forward per prompt; block outputs at the last token."""
     kept = 4 * shape.blocks * shape.width
     return [
         Pass("XSTest", published_items("xstest"), picture=False, kept=kept),

@@ -94,7 +94,7 @@ def _depth(loss: np.ndarray) -> float:
 
 
 def passes(shape: Shape) -> list[Pass]:
-    """One plain forward an item, and one for each flow and block."""
+    """One plain forward per item, and one for each flow and block."""
     return [Pass("plain forwards", ITEMS), Pass("knockouts", ITEMS, len(FLOWS) * shape.blocks)]
 
 

@@ -61,7 +61,7 @@ def recipe_page(found: Mapping[str, Any]) -> str:
 
 
 def summary_page(results: Sequence[Mapping[str, Any]], failed: Sequence[Mapping[str, str]]) -> str:
-    """One line a recipe."""
+    """One line per recipe."""
     lines = ["# Recipes", "", "| recipe | claim | why | numbers |", "|---|---|---|---|"]
     for found in results:
         claim, numbers = found["verdict"]["claim"], found["verdict"]["numbers"]

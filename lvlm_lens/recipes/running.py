@@ -229,7 +229,7 @@ def _there(found: DatasetCard, root: str | None) -> str:
 
 
 def listing(folder: Path, root: str | None) -> list[dict[str, Any]]:
-    """One row a recipe: name, title, source, claim, sets and whether they are there, state in ``folder``."""
+    """One row per recipe: name, title, source, claim, sets and whether they are there, state in ``folder``."""
     return [
         {
             "name": recipe.name,

@@ -80,7 +80,7 @@ def measure(context: Context, material: Material) -> Outcome:
 
 
 def passes(shape: Shape) -> list[Pass]:
-    """One forward a prompt, every block's output at the last token kept; then both ends of the range moved."""
+    """One forward per prompt, every block's output at the last token kept; then both ends of the range moved."""
     safe = published_items("xstest", "label_joint=safe")
     return [
         Pass("prompts", published_items("advbench"), 2, picture=False, kept=2 * 4 * shape.blocks * shape.width),

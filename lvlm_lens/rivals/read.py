@@ -32,7 +32,7 @@ from .readings import Readings
 
 FOLDS = 5
 MOST_PAIRS = 24
-"""Pairs that are patched: each costs up to a forward a block."""
+"""Pairs that are patched: each costs up to a forward per block."""
 
 
 def read_all(

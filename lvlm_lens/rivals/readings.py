@@ -1,4 +1,4 @@
-"""What the procedures read of a model, one row a sample: read once, kept, and cut into subsets as arrays.
+"""What the procedures read of a model, one row per sample: read once, kept, and cut into subsets as arrays.
 
 Everything that needs the model is here; a procedure is arithmetic on these arrays, so it can be asked again on half of
 the groups, or with shuffled labels, without another forward.  A field that cannot be read is ``None`` and says why in

@@ -232,7 +232,7 @@ def _standing(targets: dict[str, bool | None]) -> str:
 
 
 def table(result: dict[str, Any]) -> str:
-    """The study in words, one line a measure and sample size."""
+    """The study in words, one line per measure and sample size."""
 
     def percent(value: dict[str, Any]) -> str:
         if value["value"] is None:

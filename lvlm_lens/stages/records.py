@@ -28,7 +28,7 @@ class ShareRecord(TypedDict):
 
 
 class BaselineRecord(TypedDict):
-    """Something to beat: one number for all blocks, or one a block."""
+    """Something to beat: one number for all blocks, or one per block."""
 
     value: float | Numbers
     low: float | Numbers

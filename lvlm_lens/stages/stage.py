@@ -39,7 +39,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def silent(what: str, done: int, total: int) -> None:
-    """Nobody listens."""
+    """A progress callback that does nothing."""
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Run:
 
     Attributes:
         model, data: as loaded; folder: of the run; settings: all of them.
-        seed: of everything drawn; batch_size: rows per forward, halved where memory runs out; progress: who listens.
+        seed: of everything drawn; batch_size: rows per forward, halved where memory runs out; progress: callback.
         found: what each stage found, by its name, for the stages after it.
         curves: every curve of the run by name, with its draws.
         broken: samples that could not be read, with the reason; notes: for the reader.
@@ -198,7 +198,7 @@ def run_stage(stage: Stage, run: Run) -> Mapping[str, Any]:
                 raise
             if run.batch_size == 1:
                 raise NumericalError(
-                    f"{stage.name}: out of memory with one row a forward; use a smaller dtype, --device-map auto or "
+                    f"{stage.name}: out of memory with one row per forward; use a smaller dtype, --device-map auto or "
                     "--quantize"
                 ) from error
             if torch.cuda.is_available():

@@ -1,7 +1,7 @@
 """A method with its controls in one table: attack success, over-refusal, naming, and the same with one word changed.
 
-The method is trained, then each control with the same budget (steps, rows a step, rank, learning rate, seed), each in a
-folder of its own below the run's; then all are asked the same test requests beside the untrained base.  What a method
+The method is trained, then each control with the same budget (steps, rows per step, rank, learning rate, seed), each in
+a folder of its own below the run's; then all are asked the same test requests beside the untrained base.  What a method
 buys is what its row has over its controls' rows:
 
 * ``benign_refusals``: how much comes from refusing more, whatever is asked;
@@ -52,7 +52,7 @@ class TrainingTable:
     """Rows of a base and the trainings on it, with what was asked.
 
     Attributes:
-        rows: one a system: ``system``, the rates of :data:`HEADS` (each ``value``, ``low``, ``high``, ``total``),
+        rows: one per system: ``system``, the rates of :data:`HEADS` (each ``value``, ``low``, ``high``, ``total``),
             ``training`` (cost), ``approximation``.
         tests: differences from the base, as :func:`~lvlm_lens.evaluate.evaluation.evaluate` gives them.
         setting: model, data, numbers of requests, the words of the swap; notes: what a reader should know.

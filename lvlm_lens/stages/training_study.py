@@ -100,7 +100,7 @@ def training_study(
         elsewhere: has the trainings done, by name, before any is begun here; one that is done is only read.
 
     Returns:
-        What ``study.json`` holds: ``windows``, ``rows`` (one a window and form), ``differences``, ``notes``.
+        What ``study.json`` holds: ``windows``, ``rows`` (one per window and form), ``differences``, ``notes``.
         ``study.md`` and the figure ``study`` lie beside it.
 
     Raises:
@@ -241,7 +241,7 @@ def _differences(
 
 
 def study_markdown(found: Mapping[str, Any]) -> str:
-    """The table: a row a window and form, means over seeds with 95 % intervals over groups, seeds in brackets; and
+    """The table: a row per window and form, means over seeds with 95 % intervals over groups, seeds in brackets; and
     differences in points."""
     heads = [MEASURE_TITLES[name] for name in MEASURES]
     lines = [f"| window | blocks | asked in | {' | '.join(heads)} |", "|---" * (3 + len(heads)) + "|"]

@@ -1,6 +1,6 @@
 """Ranking scores of binary labels under many bootstrap weights at once.
 
-Every statistic takes integer weights, one a sample: how often its group was drawn.  So a thousand replicates of an
+Every statistic takes integer weights, one per sample: how often its group was drawn.  So a thousand replicates of an
 AUROC are one sort and a few cumulative sums, not a thousand sorts.
 
 Sources: AUROC as the Mann-Whitney statistic with ties counted one half; average precision as in scikit-learn.

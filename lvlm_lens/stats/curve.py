@@ -1,6 +1,6 @@
 """A measure by block, with all that is needed to believe or disbelieve it.
 
-A :class:`Curve` is what every locator returns: one value a block, its bootstrap interval, the
+A :class:`Curve` is what every locator returns: one value per block, its bootstrap interval, the
 upper bound of its shuffled-label null, and the baselines it has to beat.  It keeps, on request,
 the bootstrap replicates (so that two curves measured on the same resampled groups can be
 compared pair by pair) and the null draws (so that the best block can be held against the best
@@ -263,7 +263,7 @@ class Curve:
         )
 
     def to_dataframe(self) -> pd.DataFrame:
-        """One row a block: curve, block, depth, value, low, high, null, null_mean and ``<baseline>`` columns."""
+        """One row per block: curve, block, depth, value, low, high, null, null_mean and ``<baseline>`` columns."""
         import pandas as pd
 
         empty = np.full(len(self), np.nan)

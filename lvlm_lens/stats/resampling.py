@@ -1,7 +1,7 @@
 """Draws of groups: the cluster bootstrap, half samples, permutations of labels, folds.
 
 All resampling is over *groups* (behaviour, image, pair), because samples of one group are not
-independent.  A bootstrap replicate is a vector of integer weights, one a sample: how often its
+independent.  A bootstrap replicate is a vector of integer weights, one per sample: how often its
 group was drawn (:mod:`.auroc` takes such weights).
 
 Sources: percentile cluster bootstrap (Efron & Tibshirani 1993; Field & Welsh 2007); permutation
@@ -138,7 +138,7 @@ def group_folds(labels: Any, groups: Any = None, folds: int = 5, seed: int = 0, 
         raise DataError(f"{len(groups)} groups for {len(labels)} labels")
     n_groups = len(np.unique(groups))
     if counts.max() < folds:
-        raise DataError(f"no class has {folds} samples; use fewer folds or more samples a class")
+        raise DataError(f"no class has {folds} samples; use fewer folds or more samples per class")
     if n_groups < folds:
         raise DataError(f"{n_groups} groups are too few for {folds} folds; use at most folds={n_groups}, or no groups")
     for value in () if rare else classes:

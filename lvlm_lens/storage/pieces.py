@@ -1,4 +1,4 @@
-"""The ledger of a computation that is done piece by piece: one safetensors file a piece, whole or absent.
+"""The ledger of a computation that is done piece by piece: one safetensors file per piece, whole or absent.
 
 A piece is arrays and plain facts about them.  It is finished when its file is there, so a look at the folder tells what
 is left, and a run that was killed computes just that.  A piece without arrays holds facts alone: the reason, say, why

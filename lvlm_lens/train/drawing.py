@@ -34,7 +34,7 @@ def drawn_replies(
         base: the model.
         samples: requests.
         count: replies a request.
-        started: the beginning of the assistant's turn, one a sample; replies are what follows it.
+        started: the beginning of the assistant's turn, one per sample; replies are what follows it.
         system: a system prompt for these requests.
         max_new_tokens: longest reply.
         temperature: of sampling; ``None`` takes the best token each time (then ``count`` is 1).

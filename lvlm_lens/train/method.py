@@ -42,7 +42,7 @@ class Settings:
         rank: of LoRA; alpha is twice the rank.
         steps: optimiser steps.
         rate: learning rate; ``None`` for the method's own.
-        batch_size: rows a step.
+        batch_size: rows per step.
         seed: of the adapter's first values, the order of rows, and everything drawn.
         control: see :data:`CONTROLS`.
         save_every: steps between two checkpoints: what a kill can lose.

@@ -50,7 +50,7 @@ def dataset_of(
         model: which says whether rows have pictures: a text-only model's have no such column, another's always have
             it, empty where the request is in words (never ``None``).
         rows, record: one row to its words.
-        columns: further columns, a value a row.
+        columns: further columns, a value per row.
     """
     import datasets
 

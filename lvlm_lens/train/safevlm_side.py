@@ -133,6 +133,6 @@ def picture_features(model: LVLM, inputs: dict[str, Any]) -> torch.Tensor:
     if shape is None or len(shape) != 3 or shape[1] - math.isqrt(shape[1]) ** 2 not in (0, 1):
         raise ModelError(
             f"family {model.anatomy.family.model_type!r}: its projector reads {shape}, expected [picture, n, width] "
-            "with n a square (and a class token); train safevlm on a model with one grid a picture"
+            "with n a square (and a class token); train safevlm on a model with one grid per picture"
         )
     return caught[0][0].float()

@@ -48,7 +48,7 @@ def test_two_processes_share_one_store(log):
     (event,) = events(log, "two")
     assert event["codes"] == [0, 0]
     assert event["identical"]
-    assert sum(event["pieces"]) == 48  # 20 rows without and 76 with a picture, two a batch: none done twice
+    assert sum(event["pieces"]) == 48  # 20 rows without and 76 with a picture, two per batch: none done twice
     assert min(event["pieces"]) > 0
 
 

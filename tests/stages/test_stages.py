@@ -64,7 +64,7 @@ def test_memory_that_runs_out_halves_the_batch_and_is_noted(mini, mini_data, tmp
         def run(self, run):
             raise torch.OutOfMemoryError("never enough")
 
-    with pytest.raises(NumericalError, match="one row a forward"):
+    with pytest.raises(NumericalError, match="one row per forward"):
         run_stage(Insatiable(), run)
 
 

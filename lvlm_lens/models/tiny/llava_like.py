@@ -17,7 +17,7 @@ def siglip(**more: Any) -> Any:
 
 
 def llava(seed: int = 0) -> tuple[Any, Any]:
-    """LLaVA-1.5's shape with a SigLIP tower: 16 image tokens a picture."""
+    """LLaVA-1.5's shape with a SigLIP tower: 16 image tokens per picture."""
     from transformers import LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
     from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 

@@ -97,7 +97,7 @@ class TwoViews(BaseImageProcessor):
         self.side, self.patch = side, patch
 
     def __call__(self, images: Any, **options: Any) -> BatchFeature:
-        """All pictures of the batch: two views each, the same tokens a picture."""
+        """All pictures of the batch: two views each, the same tokens per picture."""
         pictures = make_flat_list_of_images(images)
         grid = self.side // self.patch
         cells = np.arange(grid * grid).reshape(grid // 2, 2, grid // 2, 2).transpose(0, 2, 1, 3).reshape(-1, 4)
