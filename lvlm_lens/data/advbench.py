@@ -23,7 +23,6 @@ def load(root: Path, subset: str | None = None, strict: bool = False) -> Dataset
                 Sample(
                     id=str(number),
                     text=words(row, "goal"),
-                    dataset="advbench",
                     split="test",
                     group=str(number),
                     label_text="unsafe",

@@ -163,12 +163,12 @@ class Collector:
         return ImageFile(self.root, str(path))
 
     def add(self, sample: Sample, place: str = "") -> None:
-        """Keep ``sample``; a second one with the same id raises :class:`FieldError`."""
+        """Keep ``sample`` under the data set's name; a second one with the same id raises :class:`FieldError`."""
         if sample.id in self._first:
             first = f", first seen at {self._first[sample.id]}" if self._first[sample.id] else ""
             raise FieldError(f"duplicate id {sample.id!r}{first}", "id")
         self._first[sample.id] = place
-        self.samples.append(sample)
+        self.samples.append(sample if sample.dataset else replace(sample, dataset=self.name))
 
     def dataset(self) -> Dataset:
         """The data set; raises when not one record could be used."""

@@ -38,7 +38,6 @@ def _sample(row: Any, out: Collector, step: int) -> Sample:
         id=f"{scenario}-{category}-{name}-{step}",
         text=pointed(instruction, keyword, category),
         images=found,
-        dataset="hades",
         split="test",
         group=f"{scenario}-{keyword}",
         text_only=instruction,

@@ -33,7 +33,6 @@ def load(root: Path, subset: str | None = None, strict: bool = False) -> Dataset
                     id=words(row, "BehaviorID"),
                     text=behaviour,
                     images=(out.image(beside, "ImageFileName", *(f"{folder}/{name}" for folder in FOLDERS)),),
-                    dataset="harmbench",
                     split="test",
                     group=name,
                     text_only=in_words(behaviour, caption),

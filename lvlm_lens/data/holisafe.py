@@ -37,7 +37,6 @@ def load(root: Path, subset: str | None = None, strict: bool = False) -> Dataset
                     id=words(row, "id"),
                     text=words(row, "query"),
                     images=(out.image(beside / "images" / name, "image", beside / name),),
-                    dataset="holisafe",
                     split="test",
                     group=name,
                     label_image=image,

@@ -37,7 +37,6 @@ def load(root: Path, subset: str | None = None, strict: bool = False) -> Dataset
                     id=optional(row, "id") or place.removeprefix("line "),
                     text=words(row, "jailbreak_query"),
                     images=(out.image(beside / words(row, "image_path"), "image_path"),),
-                    dataset="jailbreakv",
                     split="test",
                     group=request,
                     text_only=request,

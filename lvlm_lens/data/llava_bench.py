@@ -40,7 +40,6 @@ def load(root: Path, subset: str | None = None, strict: bool = False) -> Dataset
                     id=number,
                     text=text,
                     images=(out.image(Path("images") / name, "image", name),),
-                    dataset="llava_bench",
                     split="test",
                     group=name,
                     text_only=in_words(text, captions.get(name)),

@@ -59,7 +59,6 @@ def _sample(
         id=f"{scenario}/{name}/{variant}",
         text=text,
         images=pictures,
-        dataset="mm_safetybench",
         split="test",
         group=f"{scenario}/{name}",
         text_only=optional(row, "Changed Question") or optional(row, "Question"),

@@ -32,7 +32,6 @@ def _sample(row: Any, out: Collector, seen: dict[str, int]) -> Sample:
         id=f"{group}#{seen[group]}",
         text=words(row, "question"),
         images=found,
-        dataset="mme",
         split="test",
         group=group,
         label_joint="safe",

@@ -81,7 +81,6 @@ def load(root: Path, subset: str | None = None, strict: bool = False) -> Dataset
                     id=str(name),
                     text="\n".join(said),
                     images=(picture,) if picture else (),
-                    dataset="mmsafeaware",
                     split="test",
                     group=str(name),
                     label_joint="safe" if safe else "unsafe",

@@ -31,7 +31,6 @@ def load(root: Path, subset: str | None = None, strict: bool = False) -> Dataset
                     id=str(place[-1]),
                     text=words(row, "question"),
                     images=(out.image(beside / "images" / name, "imagename", beside / name),),
-                    dataset="mmvet",
                     split="test",
                     group=name,
                     label_joint="safe",

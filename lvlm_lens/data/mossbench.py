@@ -41,7 +41,6 @@ def load(root: Path, subset: str | None = None, strict: bool = False) -> Dataset
                     id=optional(row, "pid") or str(place[-1]),
                     text=text,
                     images=(out.image(beside / name, "image", *others),),
-                    dataset="mossbench",
                     split="test",
                     group=name,
                     text_only=in_words(text, caption),

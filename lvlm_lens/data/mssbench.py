@@ -80,7 +80,6 @@ def _asked(
         id=f"{name}-{side}",
         text=text,
         images=(picture,),
-        dataset="mssbench",
         split="test",
         group=scene,
         counterfactual=f"{name}-{'unsafe' if side == 'safe' else 'safe'}",

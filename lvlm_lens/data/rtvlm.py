@@ -58,7 +58,6 @@ def load(root: Path, subset: str | None = None, strict: bool = False) -> Dataset
                         id=f"{file.parent.name}-{file.stem}-{number}",
                         text=text,
                         images=(picture,),
-                        dataset="rtvlm",
                         split="test",
                         group=f"{folder}/{Path(picture.path).name}",
                         label_joint=_label(row),

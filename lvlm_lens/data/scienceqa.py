@@ -44,7 +44,6 @@ def load(root: Path, subset: str | None = None, strict: bool = False) -> Dataset
                     id=name,
                     text=words(row, "question"),
                     images=images,
-                    dataset="scienceqa",
                     split=as_split(split),
                     group=name,
                     label_joint="safe",

@@ -36,7 +36,6 @@ def load(root: Path, subset: str | None = None, strict: bool = False) -> Dataset
                     id=words(row, "question_id"),
                     text=words(row, "question"),
                     images=(out.image(folder / "images" / name, "image", folder / name),),
-                    dataset="siuo",
                     split="test",
                     group=Path(name).stem,
                     label_image="safe",

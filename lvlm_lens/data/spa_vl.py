@@ -37,7 +37,6 @@ def _sample(row: Any, out: Collector, part: str, name: str, folder: Path) -> Sam
         id=f"{part}-{name}",
         text=words(row, "question"),
         images=pictures(cell, out, "image"),
-        dataset="spa_vl",
         split={"train": "train", "validation": "validation"}.get(part, "test"),
         group=f"{part}-{name}",
         label_joint={"harm": "unsafe", "help": "safe"}.get(part, "unknown"),  # type: ignore[arg-type]

@@ -25,7 +25,6 @@ def load(root: Path, subset: str | None = None, strict: bool = False) -> Dataset
                 Sample(
                     id=str(number),
                     text=words(row, "forbidden_prompt"),
-                    dataset="strongreject",
                     split="test",
                     group=str(number),
                     label_text="unsafe",

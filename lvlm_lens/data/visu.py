@@ -37,7 +37,6 @@ def load(root: Path, subset: str | None = None, strict: bool = False) -> Dataset
                         Sample(
                             id=f"{split}-{place[-1]}-{field}",
                             text=texts[field],
-                            dataset="visu",
                             split=split,
                             group=str(row.get("coco_id") or f"{split}-{place[-1]}"),
                             counterfactual=f"{split}-{place[-1]}-{other}",

@@ -68,7 +68,6 @@ def load(root: Path, subset: str | None = None, strict: bool = False) -> Dataset
                             id=f"{name}-{kind}",
                             text=words(turn, field),
                             images=(picture,),
-                            dataset="vlguard",
                             split=split,
                             group=name,
                             counterfactual=f"{name}-{other[kind]}" if kind in other else None,

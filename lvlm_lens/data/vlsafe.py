@@ -36,7 +36,6 @@ def load(root: Path, subset: str | None = None, strict: bool = False) -> Dataset
                     id=f"{number:05d}",
                     text=query,
                     images=(out.image(Path("train2017") / name, "image_id", *others),),
-                    dataset="vlsafe",
                     split="test",
                     group=name,
                     text_only=query,

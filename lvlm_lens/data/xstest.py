@@ -73,7 +73,6 @@ def load(root: Path, subset: str | None = None, strict: bool = False) -> Dataset
                 Sample(
                     id=name,
                     text=words(row, "prompt"),
-                    dataset="xstest",
                     split="test",
                     label_text=label,
                     label_joint=label,

@@ -42,10 +42,11 @@ class Pieces:
         self.head = json.loads(json.dumps(head))
 
     def names(self) -> set[str]:
-        """Finished pieces, without opening them."""
+        """Finished pieces; they are opened only where a head says which of them count."""
         if self.folder is None or not self.folder.is_dir():
             return set()
-        return {path.name.removesuffix(self.ending) for path in self.folder.glob(f"[!.]*{self.ending}")}
+        found = {path.name.removesuffix(self.ending) for path in self.folder.glob(f"[!.]*{self.ending}")}
+        return found if self.head is None else {name for name in found if self.get(name) is not None}
 
     def get(self, name: str) -> Piece | None:
         """A finished piece, or ``None``.

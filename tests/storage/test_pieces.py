@@ -38,7 +38,8 @@ def test_a_piece_may_hold_facts_alone(tmp_path):
 def test_a_piece_of_another_head_is_made_anew(tmp_path):
     count = []
     Pieces(tmp_path, {"seed": 0}).made("a", made(count))
-    assert Pieces(tmp_path, {"seed": 1}).get("a") is None
+    assert Pieces(tmp_path, {"seed": 1}).get("a") is None and not Pieces(tmp_path, {"seed": 1}).names()
+    assert Pieces(tmp_path, {"seed": 0}).names() == {"a"}
     Pieces(tmp_path, {"seed": 1}).made("a", made(count))
     assert len(count) == 2 and Pieces(tmp_path, {"seed": 1}).get("a") is not None
 
