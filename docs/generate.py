@@ -13,7 +13,7 @@ from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Sequence
 
-from records import HERE, real_defenses, science, selftest, standard_study, table, trainings, verdicts, wide
+from records import HERE, lines, real_defenses, science, selftest, standard_study, table, trainings, verdicts, wide
 
 MARKS = (
     "`[own]` is this project's own definition, `[code]` was read in the authors' code, `[abs]` in the abstract only, "
@@ -197,7 +197,7 @@ PAGES = {"measures": measures, "defenses": defenses, "datasets": datasets, "reci
          "commands": commands, "training_methods": training_methods, "wide": wide, "selftest": selftest,
          "science": science,
          "trainings": trainings, "standard_study": standard_study, "verdicts": verdicts,
-         "real_defenses": real_defenses}  # fmt: skip
+         "real_defenses": real_defenses, "lines": lines}  # fmt: skip
 
 
 def main(words: Sequence[str]) -> int:

@@ -375,3 +375,28 @@ def real_defenses() -> list[str]:
          f"The least q is {least:.3f}") + ": so few requests show large differences only. What each defence is, "
         "and what of it is approximate: [defenses.md](defenses.md).",
     ]  # fmt: skip
+
+
+def lines() -> list[str]:
+    """Lines of each room before the rooms were rebuilt and now, from ``benchmarks/lines.json``."""
+    import json
+
+    record = json.loads((HERE.parent / "benchmarks" / "lines.json").read_text(encoding="utf-8"))
+    before, now = record["before"], record["now"]
+    rows = [
+        [f"`{room}/`" if room else "files beside the rooms", before.get(room, "-"), now.get(room, "-"),
+         f"{now.get(room, 0) - before.get(room, 0):+}"]
+        for room in sorted({*before, *now}, key=lambda room: (not room, room))
+    ]  # fmt: skip
+    whole = [sum(counts.values()) for counts in (before, now)]
+    return [
+        "# Lines of each room",
+        "",
+        "Lines of Python in the package before its rooms were rebuilt and now (`python docs/count_lines.py`). Rebuilt "
+        "were statistics, storage, measures and locating (each in one place instead of several), the interventions "
+        "(one engine) and the stages (one contract). Meanwhile other parts were written or grew (`train/`, `wide/`, "
+        "`remote/`, `cards/`, most of `bench/`, `scale/`, `rivals/`, recipes and measures), so the sum is larger, and "
+        "no single number says what the rebuilding by itself saved.",
+        "",
+        *table(["room", "before", "now", "difference"], [*rows, ["**all**", *whole, f"{whole[1] - whole[0]:+}"]]),
+    ]
