@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,8 +48,8 @@ RUNS: dict[str, dict[str, Run]] = {
         "sft": Run(1e-3),
         "vlguard": Run(1e-3),
         "safevlm": Run(1e-3),
-        # all pairs of ten draws at each prefix of a quarter of the requests, as RPO takes them
-        "srpo": Run(1e-3, new_tokens=40, options={"max_new_tokens": 32}, limit=64),
+        # all pairs of a prefix, as RPO takes them, of six draws where it takes ten, on a quarter of the requests
+        "srpo": Run(1e-3, new_tokens=40, options={"draws": 6, "max_new_tokens": 32}, limit=64),
         "safegrpo": Run(
             5e-4,
             new_tokens=48,
@@ -63,6 +65,16 @@ RUNS: dict[str, dict[str, Run]] = {
     },
 }
 LOADING: dict[str, dict[str, Any]] = {"mini": {}, "smol": {"dtype": "bfloat16"}}
+
+
+def rewards(log: Sequence[Mapping[str, float]]) -> dict[str, list[float]]:
+    """Means of each reward over the first and the last fifth of what was logged; empty where replies earn none."""
+    found = {}
+    for name in sorted({key for entry in log for key in entry if re.fullmatch(r"rewards/\w+/mean", key)}):
+        values = [entry[name] for entry in log if name in entry]
+        part = max(1, len(values) // 5)
+        found[name.split("/")[1]] = [sum(values[:part]) / part, sum(values[-part:]) / part]
+    return found
 
 
 def one(model: str, name: str, out: Path, controls: bool = True) -> dict[str, Any]:
@@ -97,6 +109,7 @@ def one(model: str, name: str, out: Path, controls: bool = True) -> dict[str, An
             "rows": record["rows"],
             "first_loss": losses[0] if losses else None,
             "last_loss": losses[-1] if losses else None,
+            "rewards": rewards(record["log"]),
             "cost": record["cost"],
             "weights": record["weights"],
         }

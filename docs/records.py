@@ -230,6 +230,13 @@ def trainings() -> list[str]:
                 if row["first_loss"] is not None
             )
             + ".",
+            *(
+                f"\nRewards of `{name}`, first and last fifth of the steps: "
+                + ", ".join(f"{kind.removesuffix('_reward')} {a:.2f} to {b:.2f}" for kind, (a, b) in earned.items())
+                + "."
+                for name, row in record["trainings"].items()
+                if (earned := row.get("rewards"))
+            ),
             *(f"\n* {note}" for note in record["notes"] if not any(text in note for text in approximate)),
         ]
     lines += [
