@@ -241,6 +241,13 @@ def test_dynamic_rotary_embeddings_forget_longer_rows_and_refuse_unequal_ones():
         near(torch.from_numpy(acts.logits[row]), out.logits[0, -1], f"row {row}")
     with pytest.raises(ModelError, match=r"beyond 32 tokens.*use a batch size of 1"):
         capture(model, samples, "resid_post", "last")
+    capture(model, [Sample("long", WORDS[2] * 3)], "resid_post", "last")
+    after = capture(model, [Sample("shorter", WORDS[2])], "resid_post", "last", logits=True)
+    fresh, _ = dynamic_llava()
+    inputs = own_inputs(model, WORDS[2], None)
+    assert inputs["input_ids"].shape[1] > 32, "below that transformers forgets by itself"
+    with torch.inference_mode():
+        near(torch.from_numpy(after.logits[0]), fresh(**inputs).logits[0, -1], "after a longer row")
 
 
 def test_a_model_whose_padding_is_read_is_found_out():

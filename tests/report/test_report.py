@@ -78,6 +78,10 @@ def test_a_file_that_is_no_figure_is_refused(run):
         (lambda data: data["model"].pop("blocks"), "blocks"),
         (lambda data: data.update(schema="lvlm-lens/sweep/99"), "schema"),
         (lambda data: data["roles"].update(perception="yes"), "sweep"),
+        (lambda data: data["curves"][0]["value"].__setitem__(0, float("nan")), "NaN"),
+        (lambda data: data["curves"][0].update(blocks=[3, 2, 1]), "curves[0]"),
+        (lambda data: data["model"].update(blocks=-5), "at least one block"),
+        (lambda data: data.update(notes={"a": 1}), "notes"),
     ],
 )
 def test_a_damaged_result_is_a_message(run, edit, said, capsys):
@@ -90,7 +94,7 @@ def test_a_damaged_result_is_a_message(run, edit, said, capsys):
 def test_deep_json_and_not_a_number_are_messages(run, capsys):
     (run / "result.json").write_text("[" * 100_000)
     assert main(["report", str(run)]) == 8
-    assert "not JSON" in capsys.readouterr().err
+    assert "not a readable JSON file" in capsys.readouterr().err
 
 
 def test_hostile_strings_stay_text(run):

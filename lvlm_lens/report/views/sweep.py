@@ -8,6 +8,7 @@ from typing import Any
 from ...errors import RunFolderError
 from ...locate.consensus import votes_text
 from ...locate.roles import Role
+from ...resultschema import read_result
 from ..findings import ROLE_WORDS, capital, of_sweep
 from ..folder import ReportFolder
 from ..parts import Cell, Explorer, Listing, Number, Page, Picture, Section, Table, Text, interval, percent, plain_rows
@@ -28,11 +29,10 @@ _SECTION_OF = {
 
 def page(folder: ReportFolder) -> Page:
     """The page of a sweep."""
-    data = folder.record("result.json")
-    if data.get("schema") != SCHEMA:
-        raise RunFolderError(
-            f"result.json in {str(folder.path)!r} has schema {data.get('schema')!r}; this version reads {SCHEMA!r}"
-        )
+    file = folder.file("result.json")
+    if file is None:
+        raise RunFolderError(f"{str(folder.path)!r} holds no result.json")
+    data = read_result(file, SCHEMA)
     model, items = data["model"], data["dataset"]
     pictures = {
         row["name"]: Picture(source, row["caption"])
