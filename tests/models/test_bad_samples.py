@@ -73,7 +73,7 @@ def test_special_tokens_in_words_are_refused_or_escaped(llava, word):
 
 
 def test_an_image_token_in_the_words_of_a_picture_is_no_second_picture(llava):
-    with pytest.raises(DataError, match="<image>"):
+    with pytest.raises(DataError, match="its words hold <image>, which the tokenizer reads as structure"):
         llava.encode(Sample("x", "Is <image> a tag?", (picture(),)))
 
 

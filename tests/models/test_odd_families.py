@@ -91,9 +91,9 @@ class OwnModel(LlamaForCausalLM):
 """
 
 
-@pytest.fixture(scope="module")
-def own(tmp_path_factory):
-    """A checkpoint whose class comes with it, as on the hub."""
+@pytest.fixture(scope="module", params=["AutoModelForCausalLM", "AutoModel"])
+def own(tmp_path_factory, request):
+    """A checkpoint whose class comes with it, as on the hub, under one of the names that a loader may look for."""
     folder = tmp_path_factory.mktemp("own")
     tokenizer = make_tokenizer()
     model = drawn(LlamaForCausalLM(LlamaConfig(**sizes(tokenizer))), 0)
@@ -103,7 +103,7 @@ def own(tmp_path_factory):
     config = json.loads((folder / "config.json").read_text())
     config |= {
         "model_type": "own_llama", "architectures": ["OwnModel"],
-        "auto_map": {"AutoConfig": "modeling_own.OwnConfig", "AutoModelForCausalLM": "modeling_own.OwnModel"},
+        "auto_map": {"AutoConfig": "modeling_own.OwnConfig", request.param: "modeling_own.OwnModel"},
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config))
     return folder, model
