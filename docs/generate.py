@@ -125,8 +125,8 @@ def recipes() -> list[str]:
 
 def families() -> list[str]:
     """Every family with a row in the table."""
-    from lvlm_lens.models.anatomy import FAMILIES
     from lvlm_lens.models.checkpoints import KNOWN_BY
+    from lvlm_lens.models.families import FAMILIES
 
     rows = [
         [f"`{name}`", f"`{KNOWN_BY[name]}`" if name in KNOWN_BY else "-", ", ".join(sorted(row.flow)) or "plain"]
@@ -135,7 +135,7 @@ def families() -> list[str]:
     return [
         f"# {len(rows)} families of models",
         "",
-        "Each has a row in `lvlm_lens/models/anatomy.py` and a tiny real model that `lvlm-lens models --check` holds "
+        "Each has a row in `lvlm_lens/models/families.py` and a tiny real model that `lvlm-lens models --check` holds "
         "against plain forwards. A family without a row is discovered from its structure, checked on load, and refused "
         "with the reason where it fails. What the words of the last column mean stands in that file.",
         "",

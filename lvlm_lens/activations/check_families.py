@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..errors import LensError
-from ..models.anatomy import FAMILIES
 from ..models.checkpoints import KNOWN_BY
+from ..models.families import FAMILIES
 from ..models.loaded import LoadedModel
 from ..models.tiny import TINY, tiny_model
 from .check_anatomy import CheckReport, check_anatomy

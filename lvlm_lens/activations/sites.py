@@ -26,7 +26,8 @@ from typing import Literal
 from torch import nn
 
 from ..errors import SiteError, near_matches
-from ..models.anatomy import Anatomy, submodule
+from ..models.anatomy import Anatomy
+from ..models.families import submodule
 
 # canonical name -> (TransformerLens spelling inside a block, meaning)
 BLOCK_SITES: dict[str, str] = {

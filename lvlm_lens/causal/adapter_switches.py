@@ -27,7 +27,8 @@ from torch import nn
 from ..errors import ModelError, UsageError
 from ..lens import LVLM
 from ..models.adapters import AdapterRecord, attach
-from ..models.anatomy import Anatomy, submodule
+from ..models.anatomy import Anatomy
+from ..models.families import submodule
 
 IN_BLOCK = ("attn", "mlp", "other")
 OUTSIDE = ("vision", "projector", "rest")

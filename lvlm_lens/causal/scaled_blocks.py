@@ -26,8 +26,8 @@ from ..activations.loop import run_batches
 from ..data import Sample
 from ..errors import ModelError, UsageError
 from ..lens import LVLM
-from ..models.anatomy import submodule
 from ..models.encode import Encoded
+from ..models.families import submodule
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
 
 

@@ -22,8 +22,8 @@ from torch import nn
 from ..activations.hooks import HookFunction
 from ..activations.sites import Site
 from ..errors import ModelError, SiteError, UsageError
-from ..models.anatomy import submodule
 from ..models.encode import Encoded
+from ..models.families import submodule
 from ..models.loaded import LoadedModel
 from ..models.positions import Positions
 

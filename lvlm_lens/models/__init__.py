@@ -5,8 +5,9 @@ sample into tokens with a place each.  Imports ``data`` and the errors.  One mor
 tiny model in ``tiny/``; ``check_anatomy`` proves it.
 """
 
-from .anatomy import FAMILIES, Anatomy, Family, resolve
+from .anatomy import Anatomy, resolve
 from .encode import Encoded, Encoder
+from .families import FAMILIES, Family
 from .loaded import LoadedModel
 from .positions import Layout, Positions
 
