@@ -125,3 +125,10 @@ def test_text_only_backbone_has_no_picture_baseline(mini_data):
     words = [s.without_images() for s in mini_data if s.text_only is not None][:40]
     found = gather(backbone, words)
     assert found.image is None and len(found) == 40
+
+
+def test_the_lens_can_be_left_out_and_nothing_else_changes(mini, some, evidence):
+    bare = gather(mini, some, lens=False)
+    assert np.isnan(bare.lens_log_odds).all() and np.isnan(bare.lens_kl).all() and (bare.lens_top == -1).all()
+    for name in ("resid", "log_odds", "top", "embedding", "image", "tokens"):
+        np.testing.assert_array_equal(getattr(bare, name), getattr(evidence, name))

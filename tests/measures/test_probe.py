@@ -160,6 +160,14 @@ def test_estimator_finds_the_step_and_its_null_does_not(stepped):
     assert probe.get_params()["C"] == 0.01
 
 
+def test_a_curve_alone_is_the_curve_of_a_whole_fit(stepped):
+    x, y, groups = stepped
+    settings = {"permutations": 20, "replicates": 100}
+    whole, alone = LinearProbe(**settings).fit(x, y, groups), LinearProbe(**settings).fit(x, y, groups, whole=False)
+    assert whole.curve_.to_dict() == alone.curve_.to_dict()
+    assert whole.coef_.shape == (x.shape[1], x.shape[2]) and not hasattr(alone, "coef_")
+
+
 def test_scores_do_not_depend_on_rotation(stepped):
     acts, y, pairs = stepped
     q = np.linalg.qr(np.random.default_rng(0).standard_normal((12, 12)))[0]
