@@ -26,7 +26,7 @@ def plot_gain_map(cells: Sequence[Mapping[str, Any]], n_blocks: int, title: str 
         for cell in cells:
             values[blocks_s.index(cell["safety"]), blocks_f.index(cell["fused"])] = cell["gain"]
         top = max(0.02, float(np.nanmax(np.abs(values))))
-        image = axes.imshow(values, cmap="PuOr_r", vmin=-top, vmax=top, origin="lower")
+        image = axes.imshow(values, cmap="PuOr_r", vmin=-top, vmax=top, origin="lower", aspect="auto")
         for cell in cells:
             y, x = blocks_s.index(cell["safety"]), blocks_f.index(cell["fused"])
             ink = ink_on(tuple(image.cmap(image.norm(cell["gain"]))))  # type: ignore[arg-type]
