@@ -135,7 +135,7 @@ def _why_full(plan: GridPlan, recordings: Mapping[str, Recording], resumable: bo
     if plan.exact == "full":
         return plan.reason
     if plan.model.anatomy.family.discovered:
-        return "the family has no row in the anatomy table, so how its blocks read is not known"
+        return "the family has no row in the table of families, so how its blocks read is not known"
     if not resumable:
         return next(why for flow, why in UNRESUMABLE.items() if flow in plan.model.anatomy.family.flow)
     for rec in recordings.values():

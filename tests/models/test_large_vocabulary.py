@@ -104,7 +104,7 @@ def test_a_defended_model_is_read_block_by_block(model, samples):
 
 def test_a_narrow_head_is_never_widened_whole():
     torch.manual_seed(0)
-    weight, rows = torch.randn(50_000, 8).bfloat16(), torch.randn(3, 8)
+    weight, rows = torch.randn(600_000, 8).bfloat16(), torch.randn(3, 8)  # more than one piece of 2^22 numbers
     with Largest() as seen:
         found = Unembedding(weight).logits(rows)
     assert seen.entries < weight.numel()
