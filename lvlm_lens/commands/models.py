@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import UsageError
 from ..storage.commit import write_atomic
 from .console import console, simple_table
-from .options import add_output_options, next_line
+from .options import add_output_options, add_settings, next_line
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,8 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--wide", action="store_true",
         help="with --check: known models at true width, two blocks each, by name or all, hours (default: tiny ones)",
     )  # fmt: skip
-    add("--dtype", help="with --wide: bfloat16 or float32 (default: both); with smol's --measure (default: the file's)")
-    add("--device", help="with --wide: cpu, cuda ... (default: cuda where there is one)")
+    add_settings(
+        parser, ("dtype", "device"),
+        dtype="with --wide: bfloat16 or float32; with smol's --measure: of the model", dtype_unset="both; the file's",
+        device="with --wide: cpu, cuda ...", device_unset="cuda where there is one",
+    )  # fmt: skip
     add(
         "--out", metavar="PATH",
         help="with --wide: the record, continued where it is (default: wide.json); with smol's --measure: a folder for "
