@@ -6,7 +6,8 @@ A  the last token;  B  eight question tokens;  C  the whole picture as one span.
 
 Peers run one whole forward per cell, so their time for a sweep is their two preparing forwards plus the number of
 cells times the median of the cells that were timed (a subset, drawn anew in every round; its size is printed).
-Ours is timed whole.  Rounds are interleaved: every tool runs once a round, so that a busy machine slows all.
+Ours is timed whole.  Rounds are interleaved: every tool runs once a round, so that a busy machine slows all; on one
+thread the clock is the processor's, which other work does not move.
 No cell of ours is verified inside the timing; instead the timed logits are compared with the plain hooks' on every
 cell that these ran.  Peers run cells one by one, vision tower included, as their users write it: nobody batches cells
 or keeps the picture's embeddings for them.
@@ -202,6 +203,7 @@ def bench_patch(
         "device": str(model.device),
         "dtype": dtype,
         "threads": torch.get_num_threads(),
+        "clock": "wall" if device != "cpu" or torch.get_num_threads() > 1 else "processor",
         "directions": 2 if both else 1,
         "rounds": rounds,
         "sweeps": [],
@@ -336,7 +338,8 @@ def _growth(
 def patch_table(result: dict[str, Any]) -> str:
     """The two tables as text."""
     size = f"{result['blocks']} blocks, width {result['width']}, {result['image_tokens']} image tokens"
-    where = f"{result['device']} {result['dtype']}, {result['threads']} thread(s)"
+    clock = result.get("clock", "wall")
+    where = f"{result['device']} {result['dtype']}, {result['threads']} thread(s), {clock} time"
     lines = [
         f"{result['model']}: {size}, {where}, {result['directions']} direction(s)",
         f"{'sweep':<30}{'tool':<17}{'cells':>6}{'seconds':>10}{'cells/s':>10}{'slower':>9}{'max diff':>10}"
