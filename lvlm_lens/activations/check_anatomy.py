@@ -490,6 +490,10 @@ def check_anatomy(model: LoadedModel, quick: bool = False) -> CheckReport:
     return battery.report
 
 
+ROWS_ON_LOAD = {True: 12, False: 8}
+"""Rows that :func:`quick_check` puts through a model that takes pictures, and through one that does not; for estimates."""
+
+
 def quick_check(model: LoadedModel) -> None:
     """The battery's quick part on a freshly loaded model; raises :class:`ModelError` with all that failed.
 
