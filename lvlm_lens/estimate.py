@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .activations.check_anatomy import ROWS_ON_LOAD
 from .config import SweepConfig, parse_blocks
 from .data import Dataset, Sample
 from .data.registry import load_dataset
@@ -102,8 +103,9 @@ class Opened:
         asked = config.sasa or config.defenses
         fit, table, tuned = wide_seconds(max(min(128, items), 20), anatomy.vocab_size) if asked else (0.0, 0.0, 0.0)
         parameters = sum(p.numel() for block in anatomy.blocks for p in block.parameters())
+        row = (forward + head) / batch
         return Speed(
-            row=(forward + head) / batch,
+            row=row,
             step=step + head,
             probe=probe,
             probe_plain=plain,
@@ -114,7 +116,7 @@ class Opened:
             product_double=product_seconds("cpu", torch.float64),
             shuffle=shuffle_seconds(max(anatomy.embed.weight.numel(), 1), device, dtype) if config.twin else 0.0,  # type: ignore[union-attr, operator]
             figure=figure_seconds(),
-            load=3.0 + parameters * torch.finfo(dtype).bits / 8 / _DISK,
+            load=3.0 + parameters * torch.finfo(dtype).bits / 8 / _DISK + ROWS_ON_LOAD[self.model.takes_images] * row,
         )
 
 

@@ -28,7 +28,7 @@ class Speed:
         product, product_double: one multiply-add of a matrix product in float32, where the model is, and in float64, on
             the processor.
         shuffle: one weight put into random order, and back; figure: one figure, PNG and SVG; load: the model, from
-            disk.
+            disk, and its check.
     """
 
     row: float

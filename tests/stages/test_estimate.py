@@ -10,6 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lvlm_lens import LVLM, memory
+from lvlm_lens.activations.check_anatomy import ROWS_ON_LOAD, quick_check
 from lvlm_lens.cli import main
 from lvlm_lens.config import SweepConfig
 from lvlm_lens.estimate import estimate_sweep
@@ -127,3 +128,17 @@ def test_the_clock_runs_with_the_process_on_one_thread():
     time.sleep(0.2)
     waited = clock() - before
     assert (waited < 0.1) == (torch.get_num_threads() == 1)
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "llama"])
+def test_the_check_on_load_is_counted(family):
+    model = LVLM(*tiny_model(family))
+    rows = []
+
+    def count(module, args, kwargs):
+        rows.append((args[0] if args else kwargs["hidden_states"]).shape[0])
+
+    for block in model.anatomy.blocks:
+        block.register_forward_pre_hook(count, with_kwargs=True)
+    quick_check(model)
+    assert ROWS_ON_LOAD[model.takes_images] == pytest.approx(sum(rows) / model.n_blocks, abs=1)
