@@ -104,6 +104,7 @@ class Opened:
         fit, table, tuned = wide_seconds(max(min(128, items), 20), anatomy.vocab_size) if asked else (0.0, 0.0, 0.0)
         parameters = sum(p.numel() for block in anatomy.blocks for p in block.parameters())
         row = (forward + head) / batch
+        checked = ROWS_ON_LOAD[self.model.takes_images]
         return Speed(
             row=row,
             step=step + head,
@@ -116,7 +117,7 @@ class Opened:
             product_double=product_seconds("cpu", torch.float64),
             shuffle=shuffle_seconds(max(anatomy.embed.weight.numel(), 1), device, dtype) if config.twin else 0.0,  # type: ignore[union-attr, operator]
             figure=figure_seconds(),
-            load=3.0 + parameters * torch.finfo(dtype).bits / 8 / _DISK + ROWS_ON_LOAD[self.model.takes_images] * row,
+            load=3.0 + parameters * torch.finfo(dtype).bits / 8 / _DISK + checked * row,
         )
 
 

@@ -491,7 +491,7 @@ def check_anatomy(model: LoadedModel, quick: bool = False) -> CheckReport:
 
 
 ROWS_ON_LOAD = {True: 12, False: 8}
-"""Rows that :func:`quick_check` puts through a model: one that takes pictures, and one that does not (for estimates)."""
+"""Rows of a prompt that :func:`quick_check` runs on a model that takes pictures, and on one that does not."""
 
 
 def quick_check(model: LoadedModel) -> None:
