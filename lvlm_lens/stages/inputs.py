@@ -148,16 +148,16 @@ def without_broken(data: Dataset, broken: Mapping[str, str]) -> Dataset:
 
 
 def describe_data(config: SweepConfig, data: Dataset, broken: Mapping[str, str]) -> dict[str, Any]:
-    """The data set as the result names it: counts, hash, and every record that was left out."""
+    """The data set as the result names it: what was read of it, the hash of all, and every record that was left out."""
     everything = without_broken(data, broken)
     problems = [str(problem) for problem in everything.problems]
-    summary = data.summary()
+    summary = everything.summary()
     summary |= {
         "name": config.dataset,
         "hash": dataset_hash(_readable(data)),
-        "harmful": int((harm_labels(data.samples) == 1).sum()),
-        "harmless": int((harm_labels(data.samples) == 0).sum()),
-        "pairs": len(data.pairs()),
+        "harmful": int((harm_labels(everything.samples) == 1).sum()),
+        "harmless": int((harm_labels(everything.samples) == 0).sum()),
+        "pairs": len(everything.pairs()),
         "problems": len(problems),
         "left_out": left_out(everything),
         "problem_list": problems,

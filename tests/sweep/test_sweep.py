@@ -219,6 +219,7 @@ def test_broken_missing_and_escaping_images_are_counted(checkpoints, table, tmp_
     printed = json.loads(capsys.readouterr().out)
     problems = printed["dataset"]["problem_list"]
     assert printed["dataset"]["problems"] == 5
+    assert printed["dataset"]["samples"] == len(frame) - 5, "items are those that were read"
     assert sum("0-0.png" in text and "not a readable image" in text for text in problems) == 2
     assert sum("1-0.png" in text for text in problems) == 2
     assert sum("secret.png" in text and "root" in text for text in problems) == 1
