@@ -129,11 +129,13 @@ def page(grids: dict[str, AdapterGrid]) -> str:
 
 
 def write(out: Path, docs: Path) -> None:
-    """The page and its figures, of the grids that are finished."""
+    """The page and its figures, of the grids that are finished; what is written by hand at its end stays."""
     grids = {name: AdapterGrid.load(out / name) for name in GRIDS if (out / name / "adapter.json").is_file()}
     for name, grid in grids.items():
         save_figure(plot_adapter_grid(grid), docs / "figures", f"adapter_{name}")
-    (docs / "adapter_patching.md").write_text(page(grids), encoding="utf-8")
+    place = docs / "adapter_patching.md"
+    _, heading, rest = (place.read_text(encoding="utf-8") if place.is_file() else "").partition("## What they say")
+    place.write_text(page(grids) + (f"\n{heading}{rest}" if heading else ""), encoding="utf-8")
 
 
 MINI = {
