@@ -7,6 +7,7 @@ work are timed here and now (:mod:`.machine`).  Meant to be right within a facto
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +43,8 @@ class Opened:
     Attributes:
         data: for a model of words, its samples in words; model: on PyTorch's meta device; anatomy: of it.
         device, dtype: of the run.
-        longest, tokens: of a few prompts; pictures: the share of them that shows one.
+        longest, tokens: of a few prompts; pictures: the share of them that shows one; patches: that the tower reads of
+            such a prompt, all its tiles together.
     """
 
     data: Dataset
@@ -53,6 +55,7 @@ class Opened:
     longest: int
     tokens: float
     pictures: float
+    patches: float
 
     @classmethod
     def of(cls, config: SweepConfig, limit: int | None = None) -> Opened:
@@ -71,11 +74,13 @@ class Opened:
         if not model.takes_images:
             data = in_words_only(data)
         tried = _tried(model, data)
-        lengths = [len(model.encoder([sample]).layouts[0].attended) for sample in tried]
+        encoded = [model.encoder([sample]) for sample in tried]
+        lengths = [len(one.layouts[0].attended) for one in encoded]
+        patches = [_patches(empty, one.inputs) for one in encoded if one.samples[0].images]
         return cls(
             data, model, resolve(empty), device,
             named if isinstance(named, torch.dtype) else empty.dtype, max(lengths), sum(lengths) / len(tried),
-            sum(bool(sample.images) for sample in tried) / len(tried),
+            len(patches) / len(tried), sum(patches) / max(len(patches), 1),
         )  # fmt: skip
 
     def memory(self, config: SweepConfig, backbone: nn.Module | None = None) -> Memory:
@@ -93,7 +98,7 @@ class Opened:
         attention = {"heads": anatomy.n_heads, "head_dim": anatomy.head_dim}
         forward = forward_seconds(decoder, device, dtype, **attention)
         if anatomy.vision is not None and self.pictures:
-            patches = max(1, round(self.tokens))  # of the order of the image tokens; towers that merge have more
+            patches = max(1, round(self.patches or self.tokens))  # unknown: of the order of the image tokens
             forward += self.pictures * forward_seconds([(anatomy.vision, batch * patches, patches)], device, dtype)
         step = forward_seconds(one, device, dtype)
         shape = (anatomy.vocab_size, anatomy.d_model)
@@ -119,6 +124,16 @@ class Opened:
             figure=figure_seconds(),
             load=3.0 + parameters * torch.finfo(dtype).bits / 8 / _DISK + checked * row,
         )
+
+
+def _patches(model: nn.Module, inputs: Mapping[str, Any]) -> float:
+    """How many patches of the pictures of one prompt the tower reads; 0 where the input does not tell."""
+    pixels = inputs.get("pixel_values")
+    side = getattr(getattr(model.config, "vision_config", None), "patch_size", None)
+    side = side[0] if isinstance(side, (list, tuple)) else side
+    if not isinstance(pixels, torch.Tensor) or pixels.ndim == 2:  # Qwen-VL's processor has cut them already
+        return 0.0 if pixels is None else float(len(pixels))
+    return pixels.numel() / pixels.shape[-3] / side**2 if isinstance(side, int) else 0.0
 
 
 def _tried(model: LVLM, data: Dataset) -> list[Sample]:

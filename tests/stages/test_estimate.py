@@ -7,13 +7,15 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
 from lvlm_lens import LVLM, memory
 from lvlm_lens.activations.check_anatomy import ROWS_ON_LOAD, quick_check
 from lvlm_lens.cli import main
 from lvlm_lens.config import SweepConfig
-from lvlm_lens.estimate import estimate_sweep
+from lvlm_lens.data import ImageObject, Sample
+from lvlm_lens.estimate import _patches, estimate_sweep
 from lvlm_lens.machine import clock
 from lvlm_lens.measures.refusal_lens import RefusalLens
 from lvlm_lens.measures.registry import MEASURES
@@ -142,3 +144,17 @@ def test_the_check_on_load_is_counted(family):
         block.register_forward_pre_hook(count, with_kwargs=True)
     quick_check(model)
     assert ROWS_ON_LOAD[model.takes_images] == pytest.approx(sum(rows) / model.n_blocks, abs=1)
+
+
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "smolvlm"])
+def test_patches_are_those_that_the_tower_reads(family):
+    """Rows that go into the tower's first block; SmolVLM's picture is several tiles."""
+    model = LVLM(*tiny_model(family))
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+    encoded = model.encode(Sample("a", "Is it safe?", (ImageObject(Image.fromarray(pixels)),)))
+    seen = []
+    block = model.anatomy.vision_blocks[0]
+    block.register_forward_pre_hook(lambda _, args, more: seen.append(args or tuple(more.values())), with_kwargs=True)
+    model.logits(encoded)
+    read = sum(given[0].numel() / given[0].shape[-1] for given in seen)
+    assert 0.8 < _patches(model.model, encoded.inputs) / read <= 1, "a class token is no patch"
