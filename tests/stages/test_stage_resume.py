@@ -6,7 +6,7 @@ from row_counting import rows_counted
 
 from lvlm_lens import LVLM
 from lvlm_lens.data import Dataset, Sample
-from lvlm_lens.defenses import contest, sasa, sasa_contest, sasa_map, tuned
+from lvlm_lens.defenses import contest, extraction, sasa, sasa_contest, sasa_map, tuned
 from lvlm_lens.defenses.probe import LogisticProbe
 from lvlm_lens.defenses.sasa_report import sasa_report
 from lvlm_lens.locate.roles import LayerRoles, Role
@@ -29,7 +29,7 @@ def model(monkeypatch):
     """A text model, with the rows of every first pass of SASA and of every batch of answers."""
     made = LVLM(*tiny_model("llama"))
     made.passes, made.asked, made.most = [], [], 10**9
-    first, ask = sasa.record, made.generate_batch
+    first, ask = extraction.record, made.generate_batch
 
     def first_pass(model, encoded, **options):
         if len(made.passes) == made.most:
@@ -41,7 +41,7 @@ def model(monkeypatch):
         made.asked.append(len(samples))
         return ask(samples, *args, **options)
 
-    monkeypatch.setattr(sasa, "record", first_pass)
+    monkeypatch.setattr(extraction, "record", first_pass)
     monkeypatch.setattr(made, "generate_batch", generate_batch)
     return made
 
