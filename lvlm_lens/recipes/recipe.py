@@ -7,7 +7,7 @@ measures.  :meth:`Recipe.run` calls that function and judges twice, apart:
 * the **claim**, a direction: every :class:`Effect` has an interval and a side on which the paper puts it.
   *reproduced* where every interval lies wholly on that side; *not reproduced* where one does not; *not comparable*
   where an effect could not be measured (no judge, no pictures, fewer than six independent groups: with five even
-  equal signs everywhere are no evidence at 5 %).
+  equal signs everywhere are no evidence at 5 %), or a training had fewer steps than its recipe asks for.
 * the **numbers**: compared only on the model they were published for, on the published files, whole, scored as
   published; *reproduced* where each published value lies in our interval.  Everywhere else *not comparable*, with
   the reason.
@@ -121,6 +121,7 @@ class Outcome:
         notes: what a reader should know of this run.
         caveats: what weakens the verdict on the claim; they stand in its reason.
         not_measured: why the claim could not be measured; empty where it was.
+        cut_short: how far a training of the run was cut; its numbers are then told and decide nothing.
         scored_as_published: whether answers were scored by the published kind of judge.
     """
 
@@ -130,6 +131,7 @@ class Outcome:
     notes: Sequence[str] = ()
     caveats: Sequence[str] = ()
     not_measured: str = ""
+    cut_short: str = ""
     scored_as_published: bool = True
 
 
@@ -310,7 +312,10 @@ class RecipeResult:
 def claim_verdict(outcome: Outcome) -> Verdict:
     """The state of a claim from its effects, with every caveat in its reason; see the module's first lines."""
     found = _from_effects(outcome)
-    return Verdict(found.state, "; but ".join([found.reason, *outcome.caveats]))
+    reason = "; but ".join([found.reason, *outcome.caveats])
+    if outcome.cut_short:
+        return Verdict("not comparable", f"{outcome.cut_short}: {reason}")
+    return Verdict(found.state, reason)
 
 
 def _from_effects(outcome: Outcome) -> Verdict:

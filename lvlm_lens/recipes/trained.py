@@ -65,7 +65,7 @@ def trained_measure(make: Callable[[int], Method], own: str) -> Callable[[Contex
         claims = {method.name: UNDEFENDED}
         found = attack_outcome([test[i] for i in kept], answers, claims, context.seed, notes=[*notes, told])
         few = f"the training had {steps} of {STEPS} steps, which shows that it runs and not what it is worth"
-        return replace(found, caveats=[few] if steps < STEPS else [])
+        return replace(found, cut_short=few if steps < STEPS else "")
 
     return measure
 

@@ -82,6 +82,12 @@ def test_a_claim_that_was_not_measured_says_why():
     assert (found.state, found.reason) == ("not comparable", "needs a judge")
 
 
+def test_a_training_cut_short_tells_its_numbers_and_decides_nothing():
+    whole, cut = (claim_verdict(Outcome([], [effect(2, 1, 3)], cut_short=few)) for few in ("", "4 of 300 steps"))
+    assert (whole.state, cut.state) == ("reproduced", "not comparable")
+    assert cut.reason == f"4 of 300 steps: {whole.reason}"
+
+
 def test_caveats_stand_in_the_reason_and_change_no_state():
     plain, weak = (Outcome([], [effect(2, 1, 3)], caveats=said) for said in ((), ("one thing", "another")))
     assert claim_verdict(weak).state == claim_verdict(plain).state == "reproduced"

@@ -53,8 +53,10 @@ def test_contract(name, run, results):
 
 
 @pytest.mark.parametrize("name", ["srpo", "msr-align", "rational", "safevlm", "hysac", "spa-vl", "vlguard"])
-def test_a_training_cut_short_says_so_in_its_verdict(name, results):
-    reason = results[name]["verdict"]["claim"]["reason"]
+def test_a_training_cut_short_decides_nothing_and_says_so(name, results):
+    claim = results[name]["verdict"]["claim"]
+    reason = claim["reason"]
+    assert claim["state"] == "not comparable"
     assert re.search(r"had \d+ of 300 steps|had \d+ and \d+ steps of 200 and 100", reason)
 
 
