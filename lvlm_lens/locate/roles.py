@@ -33,6 +33,7 @@ and plateau levels are [own].
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -336,10 +337,10 @@ def find_role(name: str, curve: Curve, expected: tuple[str, ...] | None = None, 
     if failed or np.isnan(at["onset"][0]):
         worst = max(failed, key=lambda k: beaten[k][0], default="null")
         words = {"null": "shuffled labels (best block of the null)", **_WORDS}.get(worst, worst)
-        reason = (
-            f"best block {curve.blocks[best]} has {value:.2f} [{low:.2f}, {high:.2f}] {curve.unit}".rstrip()
-            + f", not above {words} at {beaten[worst][0]:.2f}"
-        )
+        numbers = (value, low, high, beaten[worst][0])
+        said = [f"{number:.{_places(*numbers)}f}" for number in numbers]
+        found = f"best block {curve.blocks[best]} has {said[0]} [{said[1]}, {said[2]}] {curve.unit}".rstrip()
+        reason = f"{found}, not above {words} at {said[3]}"
         return Role(name, False, reason, **plain)
     blocks = np.asarray(curve.blocks)
     onset, peak, full = (int(at[k][0]) for k in ("onset", "peak", "full"))
@@ -384,6 +385,12 @@ def _printed(curve: Curve, best: int) -> tuple[float, float, float]:
 def _block(at: float, count: int) -> int:
     """First position that has reached a crossing."""
     return int(np.clip(np.ceil(np.nan_to_num(at, nan=count - 1, posinf=count - 1) - 1e-9), 0, count - 1))
+
+
+def _places(*numbers: float) -> int:
+    """Decimal places that show two digits of the largest number: a difference of 0.001 must not be told as 0.00."""
+    largest = max((abs(number) for number in numbers if math.isfinite(number)), default=0.0)
+    return 2 if largest == 0.0 else max(2, 1 - math.floor(math.log10(largest)))
 
 
 def _discrete_interval(positions: np.ndarray, confidence: float = 0.95) -> tuple[int, int]:

@@ -73,6 +73,14 @@ def test_a_baseline_as_good_as_the_curve_forbids_the_role(name):
     assert beaten.onset is None and "not found" in str(beaten)
 
 
+def test_small_numbers_are_told_by_their_first_digits():
+    """A cosine difference of 0.003 against 0.004 is no riddle of 0.00 against 0.00."""
+    draw = np.random.default_rng(0).standard_normal((200, 5)) / 1e4
+    curve = curve_from_draws("gap", range(5), np.full(5, 0.003), 0.003 + draw, 0.004 + draw[:30], unit="nats", n=40)
+    reason = find_role("perception", curve).reason
+    assert "has 0.0030 [0.00" in reason and "not above shuffled labels" in reason and "at 0.004" in reason
+
+
 def test_a_twin_counts_by_its_best_block():
     curve = scored_curve("perception", step(4), 0)
     twin = scored_curve("twin", step(10), 1)  # as good as the curve, in two blocks only
