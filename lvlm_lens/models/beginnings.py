@@ -25,7 +25,7 @@ from transformers import DynamicCache
 from ..data import Sample
 from ..data.images import picture_name
 from ..tolerance import TOLD, allowed, difference
-from .batching import batches, in_order
+from .batching import batches, in_order, out_of_memory
 from .encode import Encoded
 from .padding import Padding, foreign_hooks
 from .runnable import Runnable
@@ -126,8 +126,8 @@ class Beginnings:
         found = self.worthwhile(encoded, read)
         pictures = len(encoded.samples[0].images)
         if found is not None and pictures not in self._checked:
-            self._checked.add(pictures)
             self._check(encoded)
+            self._checked.add(pictures)  # not before: a check that ran out of memory has shown nothing
         return found if self.reason is None else None
 
     def worthwhile(self, encoded: Encoded, read: Sequence[int]) -> Split | None:
@@ -176,9 +176,9 @@ class Beginnings:
         plain = self.lvlm.logits(few)
         try:
             found = None if split is None else split.finish(self.lvlm.model, split.begin(self.lvlm.model))
-        except torch.OutOfMemoryError:
-            raise
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            if isinstance(error, RuntimeError) and out_of_memory(error):
+                raise
             self.reason = f"the forward refuses a beginning of its own ({type(error).__name__}: {error})"
             return
         if found is None:

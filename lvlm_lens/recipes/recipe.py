@@ -305,6 +305,7 @@ class RecipeResult:
             "table": self.table(),
             "approximations": list(recipe.approximations),
             "unknown": list(recipe.unknown),
+            "cut_short": self.outcome.cut_short,
             "notes": [*self.material.notes, *self.outcome.notes],
         }
 

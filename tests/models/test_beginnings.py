@@ -146,3 +146,21 @@ def test_prompts_with_pictures_are_proven_apart_from_those_in_words():
     found = gather(model, data, batch_size=6)
     assert model.beginnings.reason is not None
     np.testing.assert_allclose(found.resid[1, 0], alone(model, data[1], 0)[0], atol=2e-5)
+
+
+def test_a_proof_that_runs_out_of_memory_has_shown_nothing():
+    """The batch is halved, and what is run after it is proven again before it is believed."""
+    model = LVLM(*tiny_model("llava"))
+    real, calls = model.model.forward, []
+
+    def forward(*args, past_key_values=None, **kwargs):
+        calls.append(past_key_values is not None)
+        if calls[-1] and calls.count(True) == 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return real(*args, past_key_values=None, **kwargs)  # forgets the beginning, as a proof would see
+
+    model.model.forward = forward
+    data = asked(2)
+    found = gather(model, data, batch_size=6)
+    assert model.beginnings.reason is not None
+    np.testing.assert_allclose(found.resid[1, 0], alone(model, data[1], 0)[0], atol=2e-5)

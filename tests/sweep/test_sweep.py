@@ -282,6 +282,10 @@ def test_out_of_memory_halves_the_batch(table, monkeypatch):
 
     monkeypatch.setattr(model.model, "forward", small_memory)
     parts = gather(model, data, batch_size=12)
+    assert max(sizes) > 3 and sizes[-1] <= 3  # the rows of a prompt run in two parts are counted twice
+    np.testing.assert_allclose(parts.resid, whole.resid, atol=1e-5)
+    model.beginnings.reason, sizes[:] = "whole prompts", []
+    parts = gather(model, data, batch_size=12)
     assert sizes == [12, 6, 3, 3, 6, 3, 3]
     np.testing.assert_allclose(parts.resid, whole.resid, atol=1e-5)
 
