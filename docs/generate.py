@@ -2,8 +2,9 @@
 
 Pages of committed records are in ``records.py`` beside it.
 
-python docs/generate.py            # writes them
-python docs/generate.py --check    # names the pages that differ; exit code 1 where one does
+python docs/generate.py               # writes them
+python docs/generate.py wide lines    # two of them
+python docs/generate.py --check       # names the pages that differ; exit code 1 where one does
 """
 
 from __future__ import annotations
@@ -200,21 +201,26 @@ PAGES = {"measures": measures, "defenses": defenses, "datasets": datasets, "reci
          "real_defenses": real_defenses, "lines": lines}  # fmt: skip
 
 
-def main(words: Sequence[str]) -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Write every page, or with ``--check`` name those that differ."""
+    parser = ArgumentParser(description="Write the tables of docs/ from the registries and the committed records.")
+    parser.add_argument("pages", nargs="*", metavar="PAGE", help=f"of {', '.join(PAGES)} (default: all)")
+    parser.add_argument("--check", action="store_true", help="write nothing, name the pages that differ")
+    asked = parser.parse_args(words)
+    if unknown := [name for name in asked.pages if name not in PAGES]:
+        parser.error(f"no page {', '.join(unknown)}; write of {', '.join(PAGES)}")
     stale = []
-    for name, make in PAGES.items():
-        text = "\n".join(make()) + "\n"
+    for name in asked.pages or PAGES:
+        text = "\n".join(PAGES[name]()) + "\n"
         page = HERE / f"{name}.md"
-        if "--check" in words:
-            if not page.is_file() or page.read_text(encoding="utf-8") != text:
-                stale.append(page.name)
-        else:
+        if not asked.check:
             page.write_text(text, encoding="utf-8")
+        elif not page.is_file() or page.read_text(encoding="utf-8") != text:
+            stale.append(page.name)
     if stale:
         print(f"out of date: {', '.join(stale)}; run `python docs/generate.py`", file=sys.stderr)
     return 1 if stale else 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(main())
