@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from ..data import Pair
-from ..errors import DataError, NumericalError, UsageError
+from ..errors import DataError, ModelError, NumericalError, UsageError
 from ..lens import LVLM
 from ..models.batching import out_of_memory
 from ..models.positions import Layout, Positions
@@ -82,7 +82,8 @@ def patch_grid(
         null: draws per cell of each null (0: none).
         nulls: what each cell is held against (:mod:`~lvlm_lens.causal.nulls`); donors and covariance are taken from
             the pairs of one batch.
-        batch_size: pairs per batch; by default as many as about 1 GiB of recorded state allows, and halved when
+        batch_size: pairs per batch; by default as many as about 1 GiB of recorded state allows (one where this model's
+            rows change when they are padded, whose cells have no null from other pairs), and halved when
             memory runs out.
         max_tokens: most tokens in one wave of cells.
         seed: of the random directions and of the choice of cells to verify.
@@ -256,6 +257,8 @@ def _batches(
     model: LVLM, pairs: Sequence[Pair], size: int | None, n_sites: int, kinds: Sequence[str]
 ) -> list[list[int]]:
     """Numbers of pairs, batch by batch: same numbers of pictures, words of similar length."""
+    if size is None and not _bear_company(model, pairs):
+        size = 1
     least = _COMPANY if size is None and set(kinds) - {"random"} else 1
     if size is None:
         anatomy = model.anatomy
@@ -270,6 +273,16 @@ def _batches(
         if before == alone:
             batches[-2] += batches.pop()  # a pair alone has no other to take a null from
     return batches
+
+
+def _bear_company(model: LVLM, pairs: Sequence[Pair]) -> bool:
+    """Whether prompts of unequal length may share a batch: LLM.int8, for one, rounds a row by those beside it."""
+    prompts = sorted((pair.clean for pair in pairs), key=lambda sample: len(sample.text))
+    try:
+        model.encode([prompts[0], prompts[-1]])
+    except ModelError:
+        return False
+    return True
 
 
 def _layouts(model: LVLM, pairs: Sequence[Pair], batches: list[list[int]], positions: Any, per: str) -> list[Layout]:

@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 from strangers import STRANGERS
 
-from lvlm_lens import LVLM
+from lvlm_lens import LVLM, patch_grid
 from lvlm_lens.activations import capture
 from lvlm_lens.activations.check_anatomy import quick_check
 from lvlm_lens.activations.sites import Site
-from lvlm_lens.data import ImageObject, Sample
+from lvlm_lens.data import ImageObject, Pair, Sample
 from lvlm_lens.errors import ModelError, SiteError
 from lvlm_lens.interventions.cell import Cell, Write, full
 from lvlm_lens.interventions.engine import resume
@@ -248,6 +248,18 @@ def test_dynamic_rotary_embeddings_forget_longer_rows_and_refuse_unequal_ones():
     assert inputs["input_ids"].shape[1] > 32, "below that transformers forgets by itself"
     with torch.inference_mode():
         near(torch.from_numpy(after.logits[0]), fresh(**inputs).logits[0, -1], "after a longer row")
+
+
+def test_pairs_of_a_model_whose_rows_change_each_other_are_patched_one_by_one():
+    """The batch size is the grid's own choice there, so a refusal would name a remedy that nobody can take."""
+    model = LVLM(*dynamic_llava())
+    said = (WORDS[2] * 2, WORDS[2] * 3)
+    pairs = [Pair(Sample(f"{n}", one), Sample(f"{n}'", one.replace("May", "Can"))) for n, one in enumerate(said)]
+    settings = {"null": 0, "metric": lambda logits: logits[:, 5] - logits[:, 9]}
+    both = patch_grid(model, pairs, "resid_post", "last", **settings)
+    for number, pair in enumerate(pairs):
+        one = patch_grid(LVLM(*dynamic_llava()), [pair], "resid_post", "last", exact="full", **settings)
+        np.testing.assert_allclose(both.values[..., number], one.values[..., 0], atol=1e-4)
 
 
 def test_a_model_whose_padding_is_read_is_found_out():
