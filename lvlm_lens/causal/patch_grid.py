@@ -277,9 +277,9 @@ def _batches(
 
 def _bear_company(model: LVLM, pairs: Sequence[Pair]) -> bool:
     """Whether prompts of unequal length may share a batch: LLM.int8, for one, rounds a row by those beside it."""
-    prompts = sorted((pair.clean for pair in pairs), key=lambda sample: len(sample.text))
     try:
-        model.encode([prompts[0], prompts[-1]])
+        for batch in alike(pairs, range(len(pairs)), len(pairs)):
+            model.encode([pairs[batch[0]].clean, pairs[batch[-1]].clean])
     except ModelError:
         return False
     return True

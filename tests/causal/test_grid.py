@@ -81,6 +81,15 @@ def test_a_form_pair_of_words_and_picture_can_be_patched() -> None:
     assert np.allclose(grid.normalized(0.0).values[:, 0, -1, 0], 1.0, atol=1e-4)
 
 
+def test_pairs_with_and_without_pictures_share_a_grid() -> None:
+    words = Pair(Sample("w", "hello there", group="w"), Sample("w'", "hello where", group="w"), "text")
+    pairs = [make_pairs(1)[0], words, make_pairs(2)[1]]
+    together = patch_grid(tiny(), pairs, "resid_post", "last", token_difference, null=0)
+    for number, pair in enumerate(pairs):
+        alone = patch_grid(tiny(), [pair], "resid_post", "last", token_difference, null=0)
+        assert np.allclose(together.values[..., number], alone.values[..., 0], atol=1e-5)
+
+
 def test_wrong_resuming_is_caught_and_run_in_full(monkeypatch: pytest.MonkeyPatch) -> None:
     """If resumed cells were wrong, verification would see it, say so, and the numbers would still be right."""
     from lvlm_lens.causal import patch_grid as room
