@@ -1,16 +1,18 @@
 """Where did the training of smol-text write its refusals?  The run behind docs/adapter_patching.md.
 
-    python -m benchmarks.adapter_patching spans --out runs/adapter
     python -m benchmarks.adapter_patching windows --out runs/adapter
-    python -m benchmarks.adapter_patching parts --out runs/adapter
-    python -m benchmarks.adapter_patching null --out runs/adapter
+    python -m benchmarks.adapter_patching blocks --out runs/adapter
+    python -m benchmarks.adapter_patching train --out runs/adapter --voice VOICE
+    python -m benchmarks.adapter_patching windows --adapter sft-shuffled --out runs/adapter
     python -m benchmarks.adapter_patching write --out runs/adapter
     python -m benchmarks.adapter_patching write-mini --out runs/grids
 
-8 pairs of XSTest (one a type, drawn with seed 0) and the first 4 pairs of our own requests, SmolLM2-135M-Instruct with
-the shipped text adapter, in bfloat16: about a minute of one core each.  A stopped run continues.  ``write-mini`` writes
-docs/adapter_patching_mini.md of the grids that ``lvlm-lens patch`` made for trainings of benchmarks/trainings.py, one a
-folder of ``--out`` (the command is on the page).
+40 pairs: four of each of XSTest's eight types (drawn with seed 0) and the first eight of our own requests,
+SmolLM2-135M-Instruct, in bfloat16: a grid takes 3 to 6 minutes of one core.  A stopped run continues.  Adapters are the
+shipped one and two that ``train`` makes with equal budgets on the frames of ``training/smol``: ``sft`` with their
+verdicts, ``sft-shuffled`` with verdicts dealt anew.  ``VOICE`` is what the base itself answers to the harmless frames,
+as ``training.smol.voice`` writes it.  ``write-mini`` writes docs/adapter_patching_mini.md of the grids that
+``lvlm-lens patch`` made for trainings of benchmarks/trainings.py, one a folder of ``--out`` (command: on the page).
 """
 
 from __future__ import annotations
@@ -21,17 +23,23 @@ import random
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lvlm_lens import LVLM, load_dataset
 from lvlm_lens.causal import AdapterGrid, adapter_grid
-from lvlm_lens.data import Pair, Sample
+from lvlm_lens.data import Dataset, Pair, Sample
 from lvlm_lens.models.smol import beyond
 from lvlm_lens.models.smol.assemble import TEXT_ADAPTER
 from lvlm_lens.plots.adapter import plot_adapter_grid
 from lvlm_lens.plots.theme import save_figure
-from lvlm_lens.stats.groups import bootstrap_mean
+from lvlm_lens.stats.groups import bootstrap_mean, paired_test
+from lvlm_lens.stats.maxt import false_discovery
+from lvlm_lens.train import Settings, make_method, train
+
+EACH_TYPE, OWN = 4, 8
+"""Pairs of each of XSTest's types, and of our own requests."""
 
 
 def pairs() -> list[Pair]:
@@ -39,9 +47,9 @@ def pairs() -> list[Pair]:
     by_type: dict[str, list[Pair]] = defaultdict(list)
     for pair in load_dataset("xstest").pairs():
         by_type[pair.clean.category].append(pair)
-    chosen = [pair for name in sorted(by_type) for pair in random.Random(0).sample(by_type[name], 1)]
+    chosen = [pair for name in sorted(by_type) for pair in random.Random(0).sample(by_type[name], EACH_TYPE)]
     lines = [text.strip().splitlines() for text in (beyond.HARMFUL, beyond.HARMLESS)]
-    for n, (harmful, harmless) in enumerate(list(zip(*lines, strict=True))[:4]):
+    for n, (harmful, harmless) in enumerate(list(zip(*lines, strict=True))[:OWN]):
         chosen.append(
             Pair(
                 Sample(f"own-{n}-harmful", harmful, group=f"own-{n}", label_joint="unsafe"),
@@ -53,12 +61,52 @@ def pairs() -> list[Pair]:
 
 
 GRIDS: dict[str, tuple[str | tuple[str, ...], tuple[str, ...], int]] = {
-    "spans": ("adapter", ("block", "from below"), 0),
     "windows": ("adapter", ("window",), 0),
+    "blocks": ("adapter", ("block",), 1),
+    "spans": ("adapter", ("from below",), 0),
     "parts": (("adapter.attn", "adapter.mlp"), ("block",), 0),
-    "null": ("adapter", ("block",), 1),
 }
 """Sites, spans, and random changes a cell."""
+
+ADAPTERS = {
+    "shipped": "the adapter that `smol-text` ships with",
+    "sft": "75 steps with the verdicts of the frames",
+    "sft-shuffled": "control: the same 75 steps, verdicts dealt anew",
+}
+TRAINING = Settings(steps=75, rate=5e-4, batch_size=16, rank=8)
+
+
+def frames(voice: Path) -> Dataset:
+    """1,200 requests of ``training/smol``, half of them harmful, none close to a test request; their replies."""
+    from training.smol.__main__ import test_requests
+    from training.smol.refusals import refusal
+    from training.smol.text_data import apart_from, requests
+    from training.smol.voice import read_voice
+
+    said, chance = read_voice(voice), random.Random(0)
+    made: dict[str, list[Sample]] = {"unsafe": [], "safe": []}
+    for n, request in enumerate(one for one in apart_from(requests(), test_requests()) if one.split == "train"):
+        if request.reason is None and request.text not in said:
+            continue
+        label: Any = "safe" if request.reason is None else "unsafe"
+        reply = said[request.text].strip() if request.reason is None else refusal(request.reason, chance)
+        made[label].append(
+            Sample(f"frame-{n}", request.text, group=f"frame-{n}", label_text=label, label_joint=label, reference=reply)
+        )
+    return Dataset([sample for some in made.values() for sample in some[:600]], "frames")
+
+
+def train_both(voice: Path, out: Path) -> None:
+    """``sft`` and its shuffled control from smol-base, with equal budgets."""
+    from dataclasses import replace
+
+    for name, control in (("sft", "none"), ("sft-shuffled", "shuffled")):
+        record = train(
+            make_method("sft"), "smol-base", frames(voice), replace(TRAINING, control=control), out / name,
+            loading={"device": "cpu", "dtype": "bfloat16"},
+            progress=lambda done, total, logged: print(done, total, logged.get("loss"), flush=True),
+        )  # fmt: skip
+        print(name, record["cost"], flush=True)
 
 
 def section(name: str, grid: AdapterGrid, figure: str, every: int = 5) -> list[str]:
@@ -105,37 +153,114 @@ def section(name: str, grid: AdapterGrid, figure: str, every: int = 5) -> list[s
     return lines
 
 
-def page(grids: dict[str, AdapterGrid]) -> str:
-    """docs/adapter_patching.md from finished grids."""
-    first = next(iter(grids.values()))
-    refusal, over = first.refusal, first.over_refusal
+def page(grids: dict[tuple[str, str], AdapterGrid]) -> str:
+    """docs/adapter_patching.md from finished grids, by adapter and grid."""
+    count = len(next(iter(grids.values())).refusal.pairs)
     lines = [
         "# Into which blocks the training of `smol-text` wrote its refusals",
         "",
-        "Written by `benchmarks/adapter_patching.py`, which holds the commands. SmolLM2-135M-Instruct (30 blocks) with "
-        f"the shipped text adapter (sha256 {first.record['sha256'][:12]}, LoRA of rank 8 on every linear map), "
-        f"bfloat16, {len(refusal.pairs)} pairs of a harmful and a harmless prompt (XSTest and our own). Metric: the "
-        "refusal log-odds "
-        "of the first answer token. Intervals redraw pairs; cells that survive are above 0 at a family-wise 0.05 over "
-        "the grid.",
+        "Written by `benchmarks/adapter_patching.py`, which holds the commands. SmolLM2-135M-Instruct (30 blocks), "
+        f"LoRA of rank 8 on every linear map, bfloat16, {count} pairs of a harmful "
+        "and a harmless prompt (XSTest and our own). Metric: the refusal log-odds of the first answer token. Intervals "
+        "redraw pairs; cells that survive are above 0 at a family-wise 0.05 over the grid, and in the grids of single "
+        "blocks above a random change of the same size too. The bars under a figure are the roles of the committed "
+        "atlas of `smol-text` (XSTest; it has no pictures, so no semantics).",
         "",
-        f"Harmful prompts: {refusal.corrupted.mean():+.2f} without the adapter, {refusal.clean.mean():+.2f} with it. "
-        f"Harmless prompts: {over.corrupted.mean():+.2f} and {over.clean.mean():+.2f}.",
-        "",
+        "| adapter | what | harmful: base | trained | refused: base | trained | harmless: base | trained | refused: "
+        "trained |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for name, grid in grids.items():
-        lines += section(name, grid, f"adapter_{name}")
+    for name, what in ADAPTERS.items():
+        own = next((grid for (adapter, _), grid in grids.items() if adapter == name), None)
+        if own is None:
+            continue
+        members = own.refusal, own.over_refusal
+        means = [_mean(values, grid.groups) for grid in members for values in (grid.corrupted, grid.clean)]
+        shares = [f"{(values > 0).mean():.0%}" for grid in members for values in (grid.corrupted, grid.clean)]
+        told = [*means[:2], *shares[:2], *means[2:], shares[3]]
+        lines.append(f"| `{name}` ({own.record['sha256'][:12]}) | {what} | {' | '.join(told)} |")
+    lines.append("")
+    for (adapter, name), grid in grids.items():
+        lines += section(f"`{adapter}`: {name}", grid, f"adapter_{adapter}_{name}")
+    for name in GRIDS:
+        if all((adapter, name) in grids for adapter in ("sft", "sft-shuffled")):
+            lines += beside(name, grids["sft", name], grids["sft-shuffled", name])
     return "\n".join(lines)
 
 
+def shifts(grid: AdapterGrid, member: str, span: str, direction: str) -> np.ndarray:
+    """What a part adds to the refusal log-odds, ``[block, pair]``: on in the base, or missed in the trained model."""
+    own = getattr(grid, member)
+    values = grid.curve(span, direction, on=member)
+    return values - own.corrupted if direction == "denoise" else own.clean - values
+
+
+def beside(name: str, method: AdapterGrid, control: AdapterGrid) -> list[str]:
+    """A grid's harmful prompts against its harmless ones, for the method, its control and between the two."""
+    lines = [
+        f"## {name}: what each part adds on harmful prompts more than on harmless ones",
+        "",
+        "Log-odds, on the same pairs; q over all rows of a column (Benjamini and Hochberg).",
+        "",
+        "| direction | block | `sft` | q | `sft-shuffled` | q | `sft` minus control | q |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    groups = method.refusal.groups
+    rows, found = [], []
+    span = method.refusal.positions[0]
+    for direction in method.refusal.directions:
+        apart = [
+            shifts(grid, "refusal", span, direction) - shifts(grid, "over_refusal", span, direction)
+            for grid in (method, control)
+        ]
+        for block in np.flatnonzero(np.isfinite(apart[0]).all(1)).tolist():
+            of_method, of_control = (one[block] for one in apart)
+            none = np.zeros_like(of_method)
+            tests = [paired_test(of_method, none, groups), paired_test(of_control, none, groups)]
+            found.append([*tests, paired_test(of_method, of_control, groups)])
+            rows.append((direction, block))
+    q = np.stack([false_discovery([tests[column].p for tests in found]) for column in range(3)], 1)
+    for (direction, block), tests, adjusted in zip(rows, found, q, strict=True):
+        cells = [
+            f"{test.value:+.2f} [{test.low:+.2f}, {test.high:+.2f}] | {one:.3f}"
+            for test, one in zip(tests, adjusted, strict=True)
+        ]
+        lines.append(f"| {direction} | {block} | {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
 def write(out: Path, docs: Path) -> None:
-    """The page and its figures, of the grids that are finished; what is written by hand at its end stays."""
-    grids = {name: AdapterGrid.load(out / name) for name in GRIDS if (out / name / "adapter.json").is_file()}
-    for name, grid in grids.items():
-        save_figure(plot_adapter_grid(grid), docs / "figures", f"adapter_{name}")
+    """The page, its figures and the record of finished grids; what is written by hand at its end stays."""
+    from lvlm_lens.sweep import SweepResult
+
+    grids = {
+        (adapter, name): AdapterGrid.load(out / f"{adapter}-{name}")
+        for adapter in ADAPTERS
+        for name in GRIDS
+        if (out / f"{adapter}-{name}" / "adapter.json").is_file()
+    }
+    roles = SweepResult.load("figures/smol-text-xstest").roles
+    for (adapter, name), grid in grids.items():
+        save_figure(plot_adapter_grid(grid, roles), docs / "figures", f"adapter_{adapter}_{name}")
     place = docs / "adapter_patching.md"
     _, heading, rest = (place.read_text(encoding="utf-8") if place.is_file() else "").partition("## What they say")
     place.write_text(page(grids) + (f"\n{heading}{rest}" if heading else ""), encoding="utf-8")
+    save_record({f"{adapter}-{name}": grid for (adapter, name), grid in grids.items()}, "adapter_text")
+
+
+def save_record(grids: dict[str, AdapterGrid], name: str) -> None:
+    """The cells of grids with what they were checked by, as ``benchmarks/NAME.json``."""
+    record = {
+        key: {
+            "adapter": dict(grid.record),
+            "endpoints": dict(grid.endpoints),
+            "verification": dict(grid.refusal.verification),
+            "cells": json.loads(grid.summary().to_json(orient="records", double_precision=4)),
+        }
+        for key, grid in grids.items()
+    }
+    text = json.dumps(record, default=float) + "\n"
+    (Path(__file__).parent / f"{name}.json").write_text(text, encoding="utf-8")
 
 
 MINI = {
@@ -169,7 +294,6 @@ def write_mini(out: Path, docs: Path) -> None:
         "cells that survive |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    record = {}
     for name, grid in grids.items():
         table = grid.summary()
         refusal, over = grid.refusal, grid.over_refusal
@@ -179,20 +303,13 @@ def write_mini(out: Path, docs: Path) -> None:
             f"| `{name}` | {MINI[name]} | {' | '.join([*means[:2], *refused, *means[2:]])} | "
             f"{int(table['survives'].sum())} of {len(table)} |"
         )
-        record[name] = {
-            "adapter": dict(grid.record),
-            "endpoints": dict(grid.endpoints),
-            "verification": dict(refusal.verification),
-            "cells": json.loads(table.to_json(orient="records", double_precision=4)),
-        }
     lines.append("")
     for name, grid in grids.items():
         save_figure(plot_adapter_grid(grid, roles), docs / "figures", f"adapter_mini_{name}")
         lines += section(f"`{name}`", grid, f"adapter_mini_{name}", every=3)
     page_file = docs / "adapter_patching_mini.md"
     page_file.write_text("\n".join(lines), encoding="utf-8")
-    text = json.dumps(record, default=float) + "\n"
-    (Path(__file__).parent / "adapter_mini.json").write_text(text, encoding="utf-8")
+    save_record(grids, "adapter_mini")
 
 
 def _mean(values: np.ndarray, groups: Sequence[str]) -> str:
@@ -203,18 +320,23 @@ def _mean(values: np.ndarray, groups: Sequence[str]) -> str:
 def main() -> None:
     """Run what is left of a grid, or write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("grid", choices=[*GRIDS, "write", "write-mini"])
+    parser.add_argument("grid", choices=[*GRIDS, "train", "write", "write-mini"])
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--adapter", type=Path, default=TEXT_ADAPTER)
+    parser.add_argument("--adapter", choices=[*ADAPTERS], default="shipped")
+    parser.add_argument("--voice", type=Path, help="for train: answers of the base, as training.smol.voice writes them")
     options = parser.parse_args()
     if options.grid == "write":
         return write(options.out, Path("docs"))
     if options.grid == "write-mini":
         return write_mini(options.out, Path("docs"))
+    if options.grid == "train":
+        return train_both(options.voice, options.out)
     model = LVLM.from_pretrained("smol-base", dtype="bfloat16", check=False)
     sites, spans, null = GRIDS[options.grid]
+    adapter = TEXT_ADAPTER if options.adapter == "shipped" else options.out / options.adapter
     grid = adapter_grid(
-        model, options.adapter, pairs(), sites, spans, null=null, batch_size=6, out=options.out / options.grid,
+        model, adapter, pairs(), sites, spans, null=null, batch_size=8,
+        out=options.out / f"{options.adapter}-{options.grid}",
         progress=lambda done, total: print(f"{done} of {total} pairs", flush=True),
     )  # fmt: skip
     print(json.dumps(dict(grid.endpoints)), json.dumps(dict(grid.refusal.verification)), flush=True)

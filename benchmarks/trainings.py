@@ -49,7 +49,7 @@ RUNS: dict[str, dict[str, Run]] = {
         "vlguard": Run(1e-3),
         "safevlm": Run(1e-3),
         # all pairs of a prefix, as RPO takes them, of six draws where it takes ten, on a quarter of the requests
-        "srpo": Run(1e-3, new_tokens=40, options={"draws": 6, "max_new_tokens": 32}, limit=64, controls=("shuffled",)),
+        "srpo": Run(1e-3, new_tokens=40, options={"draws": 6, "max_new_tokens": 32}, limit=64),
         "safegrpo": Run(
             5e-4,
             new_tokens=48,
