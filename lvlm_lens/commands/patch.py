@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         positions="position language, mean(...) around it, or image_rows; several spans with commas",
         positions_unset="image_rows,question,last; for pairs of words mean(question), the template's tokens after "
         "it, last",
-        pairs="at most N pairs",
+        pairs="at most N pairs, drawn with --seed (with --sites adapter the first ones)",
     )  # fmt: skip
     add(
         "--metric",

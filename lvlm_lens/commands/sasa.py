@@ -11,6 +11,7 @@ from .options import (
     NOT_KEPT,
     add_output_options,
     add_run_options,
+    add_settings,
     config_from,
     left_out_line,
     next_line,
@@ -22,7 +23,13 @@ from .options import (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of SASA's report."""
     add_run_options(parser, out_unset=NOT_KEPT)
-    add = parser.add_argument_group("SASA").add_argument
+    group = parser.add_argument_group("SASA")
+    add_settings(
+        group, ["blocks"],
+        blocks="blocks of the map and of the contest; each pair s < f is one more pass over all items, e.g. 5,9,13,17",
+        blocks_unset="all, or four with --quick",
+    )  # fmt: skip
+    add = group.add_argument
     add(
         "--safety-block",
         type=int,
@@ -47,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
     """Measure, draw, and print the verdict first."""
     config = config_from(options)
     with progress_bars(options.quiet):
+        from ..config import parse_blocks
         from ..defenses.sasa_report import sasa_report
         from ..plots.sasa import plot_controls, plot_gain_map, plot_label_efficiency, plot_patching_change
         from ..plots.theme import save_figure
@@ -68,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
                 mode=options.mode,
                 positions=options.sasa_positions,
                 projection=options.projection,
+                candidates=parse_blocks(config.blocks, model.n_blocks),
                 quick=options.quick,
                 batch_size=config.batch_size,
                 seed=config.seed,

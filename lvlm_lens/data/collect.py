@@ -175,7 +175,7 @@ class Collector:
         if not self.samples:
             listed = "; ".join(str(problem) for problem in self.problems[:3])
             more = f" and {len(self.problems) - 3} more" if len(self.problems) > 3 else ""
-            raise DataError(f"data set {self.name!r}: no usable record" + (f": {listed}{more}" if listed else ""))
+            raise DataError(f"data set {self.name!r}: no usable record: {listed or 'its files hold none'}{more}")
         kept = (
             replace(sample, counterfactual=None)  # its partner was left out
             if sample.counterfactual is not None and sample.counterfactual not in self._first

@@ -17,7 +17,7 @@ from ..data import Dataset, Pair
 from ..errors import DataError
 from ..lens import LVLM
 from .inputs import claim_folder, left_out, load_inputs, without_broken
-from .patching import behaving_pairs, spans_of
+from .patching import behaving_pairs, drawn_pairs, spans_of
 from .reading import gather_resumable
 
 READING, SHARDS = "reading", "shards"
@@ -82,7 +82,7 @@ class PatchRun:
         if not able:
             hint = "" if self.all_pairs else "; --all-pairs patches also pairs whose members behave alike"
             raise DataError(f"{left_out(data, '; ')}{counts}{hint}")
-        return self._grid(model, able[: self.config.pairs]), data
+        return self._grid(model, drawn_pairs(able, self.config.pairs, self.config.seed)), data
 
     def _grid(self, model: LVLM, pairs: list[Pair]) -> GridWork:
         spans = list(self.positions) or spans_of(model, pairs)[0]

@@ -61,6 +61,12 @@ def behaving_pairs(data: Dataset, evidence: Evidence) -> tuple[list[Pair], str]:
     return found[kind], "; ".join(said) or "the data set has no matched pairs (column counterfactual)"
 
 
+def drawn_pairs(able: Sequence[Pair], most: int, seed: int) -> list[Pair]:
+    """At most ``most`` of the pairs, drawn with ``seed``: the first ones would be of the first types of a data set."""
+    drawn = random.Random(seed).sample(range(len(able)), min(most, len(able)))
+    return [able[i] for i in sorted(drawn)]
+
+
 def spans_of(model: LVLM, pairs: Sequence[Pair]) -> list[list[str]]:
     """Where pairs are patched, the finest choice first: the later ones are for prompts that do not allow it.
 
@@ -122,8 +128,7 @@ def sweep_grid(model: LVLM, data: Dataset, evidence: Evidence, folder: Path, pai
     able, counts = behaving_pairs(data, evidence)
     if len(able) < FEWEST:
         return SweepGrid(None, len(able), counts)
-    chosen = sorted(random.Random(seed).sample(range(len(able)), min(pairs, len(able))))
-    used = [able[i] for i in chosen]
+    used = drawn_pairs(able, pairs, seed)
     choices = spans_of(model, used)
     for spans in choices:
         try:

@@ -15,7 +15,7 @@ from lvlm_lens.data import Dataset, Pair, Sample
 from lvlm_lens.errors import DataError
 from lvlm_lens.measures.evidence import gather
 from lvlm_lens.models.tiny import tiny_model
-from lvlm_lens.stages.patching import behaving_pairs, patch_stage, patching_work, spans_of
+from lvlm_lens.stages.patching import behaving_pairs, drawn_pairs, patch_stage, patching_work, spans_of
 
 TEMPLATE = (
     "{% for m in messages %}<s>user {{ m['content'] }} .{% endfor %}"
@@ -151,3 +151,12 @@ def test_a_sweep_patches_pairs_of_words_or_says_truly_why_not(model, tmp_path):
     assert found["done"] and found["pairs"] == 8 and found["pairs_differ_in"] == "text"
     assert {"mean(question)", "last"} <= set(grid.positions)
     assert np.isfinite(grid.values).all() and np.isfinite(grid.null).any(-1).all()
+
+
+def test_the_pairs_that_are_patched_are_drawn_and_not_the_first_ones():
+    pairs = dataset(40).pairs()
+    drawn = drawn_pairs(pairs, 8, seed=0)
+    numbers = [pairs.index(pair) for pair in drawn]
+    assert len(set(numbers)) == 8 and numbers == sorted(numbers) and max(numbers) >= 20
+    assert drawn_pairs(pairs, 8, seed=0) == drawn and drawn_pairs(pairs, 8, seed=1) != drawn
+    assert drawn_pairs(pairs, 100, seed=0) == pairs

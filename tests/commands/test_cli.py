@@ -64,7 +64,8 @@ def test_patch_says_how_many_pairs_it_takes(capsys):
         main(["patch", "--help"])
     said = " ".join(capsys.readouterr().out.split())
     options = build_parser("patch").parse_args(["patch", "--out", "x"])
-    assert f"--pairs N at most N pairs (default: {config_from(options).pairs})" in said
+    assert "--pairs N at most N pairs, drawn with --seed" in said
+    assert f"the first ones) (default: {config_from(options).pairs})" in said
 
 
 def test_report_of_no_run(tmp_path, capsys):

@@ -328,6 +328,12 @@ def test_the_hubs_copy_is_accepted_and_called_so(cache, tmp_path, monkeypatch):
     loaded = LVLM.from_pretrained("smol-base")
     assert loaded.provenance()["base"] == "hub copy"
     assert torch.equal(loaded.model.model.norm.weight, model.model.norm.weight.float())
+    weights = hub / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[: len(whole) // 2])  # a download that stopped
+    with pytest.raises(ModelError, match=r"cannot be read: .*a copy of SmolLM2-135M-Instruct holds config\.json"):
+        fetch.fetch(hub)
+    weights.write_bytes(whole)
     (hub / "chat_template.jinja").unlink()
     with pytest.raises(ModelError, match="no chat template"):
         fetch.fetch(hub)

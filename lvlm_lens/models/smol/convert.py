@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from ...errors import ModelError
 from .store import ORIGIN
@@ -21,6 +21,7 @@ GGUF_WEIGHTS = "16d877b1f385a3d55f77b3534ef01bbecd0bf5c107e11fce9002ffffb4c5ff2b
 """:func:`weights_of` the converted GGUF file: a folder with these very values is no hub copy."""
 
 _SHAPE = {"model_type": "llama", "num_hidden_layers": 30, "hidden_size": 576, "vocab_size": 49152}
+_FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors")
 
 
 def convert_gguf(file: Path, into: Path) -> None:
@@ -51,8 +52,11 @@ def copy_hub(folder: Path, into: Path) -> None:
                 f"{folder} has no chat template; SmolLM2-135M-Instruct is needed, not the model before tuning"
             )
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{folder} cannot be read: {str(error).strip().splitlines()[0]}") from error
+    except (OSError, ValueError, SafetensorError) as error:
+        raise ModelError(
+            f"{folder} cannot be read: {str(error).strip().splitlines()[0].rstrip(': ')}; a copy of "
+            f"SmolLM2-135M-Instruct holds {', '.join(_FILES)}"
+        ) from error
     _save(model, tokenizer, into)
 
 

