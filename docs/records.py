@@ -325,7 +325,9 @@ def verdicts() -> list[str]:
         "",
         "`lvlm-lens reproduce PAPER --model smol-text --dataset xstest` and `--model smol`, on as many "
         "items as computing time allowed: what is `not reproduced` because an interval holds both sides may only want "
-        "more of them. Each record with its table, approximations and provenance: `figures/reproduce-smol*/`. "
+        "more of them. `not comparable`: the training was cut to a few steps, to show that the recipe runs there; "
+        "trainings of hundreds of steps are in [trainings.md](trainings.md). Each record with its table, what is "
+        "approximate and provenance: `figures/reproduce-smol*/`. "
         + ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
         + ". The published numbers are never compared: these are other models.",
         "",
