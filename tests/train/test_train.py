@@ -99,6 +99,21 @@ def test_dpo_begins_at_ln_2(tmp_path, samples):
     assert record["log"][-2]["loss"] < record["log"][0]["loss"]
 
 
+def test_second_loss_of_dpo_by_hand(tmp_path, samples):
+    """Sums over whole replies, beta 0.1, the base as reference: of the adapter that one step leaves."""
+    method = make_method("spa_vl")
+    train(method, "mini", samples, replace(SMALL, steps=1), tmp_path / "one")
+    record = train(method, "mini", samples, SMALL, tmp_path / "three")
+    model, processor = plain_model()
+    replies = [(row.sample, reply) for row in method.rows(None, samples, SMALL) for reply in (row.reply, row.worse)]
+    base = [by_hand(model, processor, *one).sum() for one in replies]
+    wrapped = peft.PeftModel.from_pretrained(model, str(tmp_path / "one")).eval()
+    moved = [by_hand(wrapped, processor, *one).sum() - was for one, was in zip(replies, base, strict=True)]
+    margins = torch.stack(moved).reshape(-1, 2) @ torch.tensor([1.0, -1.0])
+    expected = -torch.nn.functional.logsigmoid(0.1 * margins).mean()
+    assert record["log"][1]["loss"] == pytest.approx(expected.item(), abs=1e-4) and expected < math.log(2) - 0.01
+
+
 def test_first_loss_of_rpo_by_hand(tmp_path, samples, monkeypatch):
     """Pairs given here in place of drawn ones: what is checked is the loss, its masks and its padding."""
     method = make_method("srpo", beta=0.3)
