@@ -7,8 +7,8 @@
     python -m benchmarks.adapter_patching write --out runs/adapter
     python -m benchmarks.adapter_patching write-mini --out runs/grids
 
-40 pairs: four of each of XSTest's eight types (drawn with seed 0) and the first eight of our own requests,
-SmolLM2-135M-Instruct, in bfloat16: a grid takes 3 to 6 minutes of one core.  A stopped run continues.  Adapters are the
+24 pairs: two of each of XSTest's eight types (drawn with seed 0) and the first eight of our own requests,
+SmolLM2-135M-Instruct, in bfloat16: a grid takes 2 to 4 minutes of one core.  A stopped run continues.  Adapters are the
 shipped one and two that ``train`` makes with equal budgets on the frames of ``training/smol``: ``sft`` with their
 verdicts, ``sft-shuffled`` with verdicts dealt anew.  ``VOICE`` is what the base itself answers to the harmless frames,
 as ``training.smol.voice`` writes it.  ``write-mini`` writes docs/adapter_patching_mini.md of the grids that
@@ -38,7 +38,7 @@ from lvlm_lens.stats.groups import bootstrap_mean, paired_test
 from lvlm_lens.stats.maxt import false_discovery
 from lvlm_lens.train import Settings, make_method, train
 
-EACH_TYPE, OWN = 4, 8
+EACH_TYPE, OWN = 2, 8
 """Pairs of each of XSTest's types, and of our own requests."""
 
 
@@ -70,10 +70,10 @@ GRIDS: dict[str, tuple[str | tuple[str, ...], tuple[str, ...], int]] = {
 
 ADAPTERS = {
     "shipped": "the adapter that `smol-text` ships with",
-    "sft": "75 steps with the verdicts of the frames",
-    "sft-shuffled": "control: the same 75 steps, verdicts dealt anew",
+    "sft": "40 steps of 10 with the verdicts of the frames",
+    "sft-shuffled": "control: the same 40 steps, verdicts dealt anew",
 }
-TRAINING = Settings(steps=75, rate=5e-4, batch_size=16, rank=8)
+TRAINING = Settings(steps=40, rate=1e-3, batch_size=10, rank=8)
 
 
 def frames(voice: Path) -> Dataset:
@@ -117,11 +117,11 @@ def section(name: str, grid: AdapterGrid, figure: str, every: int = 5) -> list[s
         "",
         f"![{name}](figures/{figure}.png)",
         "",
-        f"Exactness: nothing on is the base to {ends['base']:.2g}, all on is the trained model to "
-        f"{ends['trained']:.2g} in the logits, against plain forwards of PEFT ({ends['prompts']} prompts, they are "
-        f"{ends['apart']:.3g} apart, {ends['tolerance']:.2g} allowed in {grid.meta['dtype']}). {held['cells']} cells "
-        f"that skip blocks against whole forwards: largest difference {held['max_abs_diff']:.2g}, "
-        f"{held['wrong']} wrong. "
+        f"{len(grid.refusal.pairs)} pairs. Exactness: nothing on is the base to {ends['base']:.2g}, all on is the "
+        f"trained model to {ends['trained']:.2g} in the logits, against plain forwards of PEFT ({ends['prompts']} "
+        f"prompts, they are {ends['apart']:.3g} apart, {ends['tolerance']:.2g} allowed in {grid.meta['dtype']}). "
+        f"{held['cells']} cells that skip blocks against whole forwards: largest difference "
+        f"{held['max_abs_diff']:.2g}, {held['wrong']} wrong. "
         f"{grid.meta['blocks_run']} of "
         f"{grid.meta['blocks_whole']} blocks were run.",
         "",
@@ -155,13 +155,13 @@ def section(name: str, grid: AdapterGrid, figure: str, every: int = 5) -> list[s
 
 def page(grids: dict[tuple[str, str], AdapterGrid]) -> str:
     """docs/adapter_patching.md from finished grids, by adapter and grid."""
-    count = len(next(iter(grids.values())).refusal.pairs)
     lines = [
         "# Into which blocks the training of `smol-text` wrote its refusals",
         "",
         "Written by `benchmarks/adapter_patching.py`, which holds the commands. SmolLM2-135M-Instruct (30 blocks), "
-        f"LoRA of rank 8 on every linear map, bfloat16, {count} pairs of a harmful "
-        "and a harmless prompt (XSTest and our own). Metric: the refusal log-odds of the first answer token. Intervals "
+        "LoRA of rank 8 on every linear map, bfloat16, pairs of a harmful and a "
+        "harmless prompt: 24 (two of each type of XSTest and eight of our own), or 12 in the grids that were not made "
+        "anew (one of each type and four). Metric: the refusal log-odds of the first answer token. Intervals "
         "redraw pairs; cells that survive are above 0 at a family-wise 0.05 over the grid, and in the grids of single "
         "blocks above a random change of the same size too. The bars under a figure are the roles of the committed "
         "atlas of `smol-text` (XSTest; it has no pictures, so no semantics).",

@@ -54,14 +54,16 @@ RUNS: dict[str, dict[str, Run]] = {
             5e-4,
             new_tokens=48,
             options={"start": 100, "start_rate": 5e-3, "max_new_tokens": 40, "marks": False},
+            controls=("shuffled",),
         ),
     },
     # at most 200 rows of 274, all requests; of the controls the one that tells verdicts from style, an hour of one core
     "smol": {
         "rational": Run(1e-3, batch_size=1, new_tokens=40, options={"reasons": "data"}, controls=("shuffled",)),
         "msr_align": Run(1e-3, batch_size=1, new_tokens=48, controls=("shuffled",)),
-        # two replies a row and the reference cost twice a step of the others; 5e-4 ended above ln 2 in a first try
-        "spa_vl": Run(1e-4, steps=80, batch_size=1, controls=("shuffled",)),
+        # one row a step swings with that row's verdict (1e-4 and 5e-4 did not learn); with 4 rows a trial of 15 steps
+        # at 1e-3 ended at a mean loss of 0.665 on rows it had not seen, below ln 2
+        "spa_vl": Run(1e-3, steps=40, batch_size=4, controls=("shuffled",)),
     },
 }
 LOADING: dict[str, dict[str, Any]] = {"mini": {}, "smol": {"dtype": "bfloat16"}}
