@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, Protocol, overload
 
 import torch
 
@@ -16,11 +16,24 @@ from .activations import Activations, ActivationStore, capture, capture_to
 from .activations.cache import run_with_cache, run_with_hooks
 from .activations.check_anatomy import quick_check
 from .activations.neighbours import to_nnsight, to_transformer_lens
-from .data import Sample
+from .data import Pair, Sample
 from .models.loaded import LoadedModel
 
-if TYPE_CHECKING:
-    from .remote import RemoteLVLM
+
+class Remote(Protocol):
+    """What can be asked of a model on a server; the rooms above this one hold it (:class:`lvlm_lens.RemoteLVLM`)."""
+
+    name: str
+    n_blocks: int
+    dtype: torch.dtype
+
+    def capture(
+        self, data: Sequence[Sample], sites: Any = "resid_post", positions: str = "last", **options: Any
+    ) -> Activations:
+        """See :meth:`lvlm_lens.RemoteLVLM.capture`."""
+
+    def patch_last(self, pairs: Sequence[Pair], sites: str | Sequence[str] = "resid_post", **options: Any) -> Any:
+        """See :meth:`lvlm_lens.RemoteLVLM.patch_last`."""
 
 
 class LVLM(LoadedModel):
@@ -31,7 +44,7 @@ class LVLM(LoadedModel):
     """
 
     @staticmethod
-    def remote(name: str, where: bool | str = True, **options: Any) -> RemoteLVLM:
+    def remote(name: str, where: bool | str = True, **options: Any) -> Remote:
         """A model that no card of ours holds, on NDIF through nnsight: captures and last-token patches, nothing else.
 
         Arguments, errors and limits are those of :class:`lvlm_lens.RemoteLVLM`, which it returns.

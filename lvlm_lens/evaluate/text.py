@@ -5,15 +5,22 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ..measures.spec import ROLE_NAMES
 
-if TYPE_CHECKING:
-    from .evaluation import EvaluationResult
+
+class Evaluated(Protocol):
+    """What is shown of an :class:`~lvlm_lens.evaluate.evaluation.EvaluationResult`."""
+
+    setting: dict[str, Any]
+    rows: list[dict[str, Any]]
+    tests: list[dict[str, Any]]
+    notes: list[str]
+    inside: list[dict[str, Any]]
 
 
-def evaluation_text(result: EvaluationResult) -> str:
+def evaluation_text(result: Evaluated) -> str:
     """Everything a terminal shows, in lines of at most 100 columns."""
     setting = result.setting
     lines = [

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,10 +22,20 @@ from .evidence import Evidence
 from .items import group_names, harm_labels
 from .unembedding import Unembedding, unembedding_of
 
-if TYPE_CHECKING:
-    from .linear_probe import LinearProbe
-
 Tell = Callable[[str, int, int], None]
+
+
+class FittedProbe(Protocol):
+    """What measures use of a fitted :class:`~.linear_probe.LinearProbe`, whose shapes are said there."""
+
+    blocks_: np.ndarray
+    fold_: np.ndarray
+    scores_: np.ndarray
+    null_labels_: np.ndarray
+    null_scores_: np.ndarray
+
+    def curve(self, metric: str) -> Curve:
+        """Another metric of the same out-of-fold scores."""
 
 
 class Located(Protocol):
@@ -36,7 +46,7 @@ class Located(Protocol):
         """Curves by name."""
 
     @property
-    def probes(self) -> Mapping[str, LinearProbe]:
+    def probes(self) -> Mapping[str, FittedProbe]:
         """Fitted probes of perception and semantics."""
 
     @property

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
@@ -26,8 +26,41 @@ from ..evaluate.judges import EndpointJudge, TextModel
 from ..lens import LVLM
 from ..progress import doing, each
 
-if TYPE_CHECKING:
-    from .recipe import Recipe
+
+class NamedSet(Protocol):
+    """A registered data set, or a part of it: :class:`~lvlm_lens.recipes.recipe.SetUse`."""
+
+    @property
+    def name(self) -> str:
+        """As it is registered."""
+
+    @property
+    def subset(self) -> str | None:
+        """A part of it."""
+
+
+class Wanting(Protocol):
+    """What of a :class:`~lvlm_lens.recipes.recipe.Recipe` says which data it takes."""
+
+    @property
+    def name(self) -> str:
+        """The word on the command line."""
+
+    @property
+    def needs_pictures(self) -> bool:
+        """Whether it cannot be run on a text-only model."""
+
+    @property
+    def sets(self) -> Sequence[NamedSet]:
+        """Published data sets that it is measured on."""
+
+    @property
+    def stand_in(self) -> str:
+        """What of the embedded set stands in for them, in words."""
+
+    @property
+    def take(self) -> Callable[[Dataset], Dataset]:
+        """That part of the embedded set."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +130,7 @@ class Context:
 
     # -- data --------------------------------------------------------------------------------
 
-    def load(self, recipe: Recipe) -> Material:
+    def load(self, recipe: Wanting) -> Material:
         """The recipe's data as far as they are there."""
         if recipe.needs_pictures and not self.model.takes_images:
             raise UsageError(f"recipe {recipe.name!r} works on pictures and model {self.model.name!r} takes text only")
@@ -127,7 +160,7 @@ class Context:
         notes = [f"not there, left out: {line}" for line in absent]
         return self._material(joined, " + ".join(dict.fromkeys(n for n, _ in parts)), False, True, notes)
 
-    def _environment(self, recipe: Recipe) -> str | None:
+    def _environment(self, recipe: Wanting) -> str | None:
         """The folder named by the environment, where one of the recipe's sets lies in it."""
         named = os.environ.get(DATA_ROOT)
         if named is None:

@@ -17,6 +17,7 @@ from ..models.encode import Encoded
 from ..models.loaded import LoadedModel
 from ..models.loading import empty_checkpoint, source
 from .answered import answered
+from .patch import Places, patch_last, write
 
 _REASONS = {
     "model": "its weights lie on the server",
@@ -130,6 +131,11 @@ class RemoteLVLM:
         with answered(self.name):
             return wanted.read(self._traced, encoded, self._where)
 
+    def write(self, inputs: dict[str, Any], places: Places) -> torch.Tensor:
+        """One request in which rows are written at the last token; see :mod:`.patch`."""
+        with answered(self.name):
+            return write(self._traced, inputs, places, self._where)
+
     def _equally_long(self, data: Sequence[Sample], most: int) -> Iterator[list[int]]:
         """Numbers of samples that need no padding beside each other."""
         alike: dict[tuple[int, int], list[int]] = defaultdict(list)
@@ -149,8 +155,6 @@ class RemoteLVLM:
         rows: int = 8,
     ) -> PatchGrid:
         """Patch the last prompt token at every block; see :func:`~.patch.patch_last`."""
-        from .patch import patch_last
-
         return patch_last(self, self._skeleton, pairs, sites, metric, direction, rows)
 
     def __repr__(self) -> str:

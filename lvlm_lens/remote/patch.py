@@ -8,28 +8,41 @@ block k.  These are plain forwards; the resuming engine of :func:`~lvlm_lens.cau
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from ..activations.sites import Site, tap
-from ..activations.traced import TracedSites, path_of
+from ..activations.traced import Row, TracedSites, path_of
 from ..causal.grid import PatchGrid
 from ..causal.metrics import make_metric, numbers
 from ..data import Pair, Sample
 from ..errors import DataError, SiteError, UsageError
+from ..models.encode import Encoded
 from ..models.loaded import LoadedModel
-from .answered import answered
-
-if TYPE_CHECKING:
-    from .model import RemoteLVLM
 
 SITES = ("resid_post", "attn_out", "mlp_out")
 
+Places = Sequence[tuple[list[str], torch.Tensor]]
+"""For each row the module that is written, as the words of its path, and the value ``[d]`` at the last token."""
+
+
+class Server(Protocol):
+    """What patching asks of a :class:`~.model.RemoteLVLM`."""
+
+    name: str
+    dtype: torch.dtype
+
+    def ask(self, wanted: TracedSites, encoded: Encoded) -> Row:
+        """What the sites of a plain forward hold."""
+
+    def write(self, inputs: dict[str, Any], places: Places) -> torch.Tensor:
+        """Logits float32 ``[row, vocab]`` of a forward in which each row is written at its place."""
+
 
 def patch_last(
-    remote: RemoteLVLM,
+    remote: Server,
     skeleton: LoadedModel,
     pairs: Sequence[Pair],
     sites: str | Sequence[str],
@@ -101,7 +114,7 @@ def patch_last(
 
 
 def _patched(
-    remote: RemoteLVLM,
+    remote: Server,
     skeleton: LoadedModel,
     recipient: Sample,
     name: str,
@@ -121,14 +134,11 @@ def _patched(
             raise SiteError(f"{site} of family {skeleton.anatomy.family.model_type!r} cannot be written on a server")
         value = torch.from_numpy(donor[site][0, 0]) / found.scale
         places.append((path_of(skeleton.model, found.module).split("."), value))
-    with answered(remote.name):
-        return _trace(remote._traced, inputs, places, remote._where)
+    return remote.write(inputs, places)
 
 
-def _trace(
-    traced: Any, inputs: dict[str, Any], places: Sequence[tuple[list[str], torch.Tensor]], where: bool | str
-) -> torch.Tensor:
-    """The block names no function of this package: it runs where that is not installed."""
+def write(traced: Any, inputs: dict[str, Any], places: Places, where: bool | str) -> torch.Tensor:
+    """The forward of :meth:`Server.write`; its block names no function of this package: a server has none of it."""
     logits: Any = None
     with torch.inference_mode(), traced.trace(**inputs, remote=where):
         for row, (path, value) in enumerate(places):

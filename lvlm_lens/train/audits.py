@@ -28,7 +28,7 @@ from .targets import part_prefixes, seat_table, sitting
 
 if TYPE_CHECKING:
     from ..lens import LVLM
-    from .adapter_method import AdapterMethod
+    from .adapter_contract import AdapterContract
 
 LOOKED_AT = 256
 """Rows that are put through the trainer's collator, spread over all."""
@@ -36,7 +36,7 @@ _PIXELS = ("pixel_values", "image_embeds", "mm_encoder")
 
 
 def audit_before(
-    trainer: Any, base: LVLM, rows: Sequence[Row], method: AdapterMethod, where: Where = "language"
+    trainer: Any, base: LVLM, rows: Sequence[Row], method: AdapterContract, where: Where = "language"
 ) -> dict[str, Any]:
     """All checks; returns what each saw.
 

@@ -19,15 +19,15 @@ from .targets import chosen_layers
 
 if TYPE_CHECKING:
     from ..lens import LVLM
-    from .adapter_method import AdapterMethod
+    from .adapter_contract import AdapterContract
 
 _TRIED = 8
 REPLY_TOKENS = 24
 """Assumed length of a reply where the data hold none."""
 
 
-def plan_adapter(method: AdapterMethod, job: Job) -> Plan:
-    """:meth:`AdapterMethod.plan`; rows that the model itself would write are not made, requests are counted."""
+def plan_adapter(method: AdapterContract, job: Job) -> Plan:
+    """See :class:`~.method.Plan`; rows that the model itself would write are not made, requests are counted."""
     from ..lens import LVLM
     from ..models.loading import empty_checkpoint
 

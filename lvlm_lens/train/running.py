@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ..lens import LVLM
-    from .adapter_method import AdapterMethod
+    from .adapter_contract import AdapterContract
 
 
 def train(
@@ -63,8 +63,8 @@ def train(
     return method.train(Job(model, known, settings, Path(folder).expanduser(), **more))
 
 
-def train_adapter(method: AdapterMethod, job: Job) -> dict[str, Any]:
-    """:meth:`AdapterMethod.train`; see the module's first lines."""
+def train_adapter(method: AdapterContract, job: Job) -> dict[str, Any]:
+    """:meth:`~.adapter_method.AdapterMethod.train`; see the module's first lines."""
     needs("trl", "train", f"training {method.name!r}")
     needs("peft", "train", f"training {method.name!r}")
     from .arrival import audit_after
@@ -164,7 +164,7 @@ def readable_samples(base: LVLM, data: Dataset) -> Dataset:
     return Dataset(kept, data.name, data.problems, [*data.notes, *(f"left out: {line}" for line in lost)])
 
 
-def kept_rows(method: AdapterMethod, base: LVLM, samples: Dataset, job: Job) -> list[Row]:
+def kept_rows(method: AdapterContract, base: LVLM, samples: Dataset, job: Job) -> list[Row]:
     """The rows, made once and kept in ``rows.jsonl``."""
     given: Dataset = samples
     if method.in_words or job.settings.control == "text_only":

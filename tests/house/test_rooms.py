@@ -1,6 +1,7 @@
 """Imports of ours run one way, from the upper rooms to the lower ones, and each names a module that is there.
 
-Read from the syntax tree, so an import inside a function counts too.  ``ROOMS`` is the order of the house; a new room
+Read from the syntax tree, so an import inside a function counts too, and one that only type
+checkers see.  ``ROOMS`` is the order of the house; a new room
 takes its place in it.
 """
 
@@ -23,18 +24,11 @@ ROOMS = (
 
 
 def imports(path: Path) -> list[tuple[tuple[str, ...], list[str]]]:
-    """Our own modules that a file imports, and the names; what only type checkers see is left out."""
+    """Our own modules that a file imports, and the names."""
     here = path.relative_to(ROOT).with_suffix("").parts[:-1]
-    tree = ast.parse(path.read_text())
-    checked = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-        for inner in ast.walk(node)
-    }
     found = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and node.level and id(node) not in checked:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
             base = here[: len(here) - node.level + 1]
             module = (*base, *(node.module.split(".") if node.module else ()))
             found.append((module, [name.name for name in node.names]))
@@ -77,7 +71,7 @@ def test_imports_run_downwards():
 
 
 def test_no_module_needs_itself():
-    """No circle among imports, those inside functions included."""
+    """No circle among imports, those inside functions and those for annotations included."""
     needs: dict[Path, set[Path]] = {}
     for path in FILES:
         needs[path] = set()
