@@ -9,21 +9,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from .errors import UsageError, near_matches
+from .settings import setting
 
 Handling = Literal["refuse", "escape"]
 HANDLING: tuple[Handling, ...] = ("refuse", "escape")
 """What is done with a sample whose words hold a special token (:mod:`lvlm_lens.models.special_text`)."""
 MATCHES = ("nuisance",)
 """What harmful and harmless items can be made alike in."""
-
-
-def _setting(default: Any, about: str, unset: str | None = None, word: str | None = None, **option: Any) -> Any:
-    """A field of :class:`SweepConfig`: its default, and what its option on the command line says.
-
-    ``unset`` says what holds where nothing is given, where the default itself would not tell; ``word`` is the option
-    where it is not the field's name; ``option`` goes to argparse.
-    """
-    return field(default=default, metadata={"help": about, "unset": unset, "word": word, "option": option})
 
 
 @dataclass(frozen=True)
@@ -36,51 +28,49 @@ class SweepConfig:
     them all.
     """
 
-    model: str = _setting("mini", "embedded name, checkpoint folder, GGUF file or hub id", metavar="NAME")
-    dataset: str = _setting("mini", "registered name, file or hub id", metavar="NAME")
-    root: str | None = _setting(
+    model: str = setting("mini", "embedded name, checkpoint folder, GGUF file or hub id", metavar="NAME")
+    dataset: str = setting("mini", "registered name, file or hub id", metavar="NAME")
+    root: str | None = setting(
         None, "folder of the set's files, or of a table's images", "$LVLM_LENS_DATA", metavar="DIR"
     )
-    split: str | None = _setting(None, "train, validation, test ... where the set has splits", "all")
-    subset: str | None = _setting(None, "a part of the data set by its own name", "all")
-    out: str | None = _setting(
-        None, "run folder; the same command continues it", "figures/MODEL-DATASET", metavar="DIR"
-    )
-    limit: int | None = _setting(None, "at most N items, whole groups at a time", "all", metavar="N")
-    match: str | None = _setting(
+    split: str | None = setting(None, "train, validation, test ... where the set has splits", "all")
+    subset: str | None = setting(None, "a part of the data set by its own name", "all")
+    out: str | None = setting(None, "run folder; the same command continues it", "figures/MODEL-DATASET", metavar="DIR")
+    limit: int | None = setting(None, "at most N items, whole groups at a time", "all", metavar="N")
+    match: str | None = setting(
         None, "keep equally many harmful and harmless items alike in length, picture size, brightness", "no",
         choices=MATCHES,
     )  # fmt: skip
-    blocks: str | None = _setting(None, "e.g. 0-5,8,-1", "all")
-    positions: str = _setting("last", "where the residual stream is read, e.g. last or question[-4:]")
-    seed: int = _setting(0, "seed of everything random")
-    device: str | None = _setting(None, "cpu, cuda, cuda:1 ...", "cuda where there is one")
-    dtype: str = _setting("auto", "float32, bfloat16, float16 or auto, the checkpoint's own")
-    revision: str | None = _setting(None, "hub revision of the model", "the newest")
-    device_map: str | None = _setting(
+    blocks: str | None = setting(None, "e.g. 0-5,8,-1", "all")
+    positions: str = setting("last", "where the residual stream is read, e.g. last or question[-4:]")
+    seed: int = setting(0, "seed of everything random")
+    device: str | None = setting(None, "cpu, cuda, cuda:1 ...", "cuda where there is one")
+    dtype: str = setting("auto", "float32, bfloat16, float16 or auto, the checkpoint's own")
+    revision: str | None = setting(None, "hub revision of the model", "the newest")
+    device_map: str | None = setting(
         None, 'auto, balanced, or JSON such as {"": 0, "lm_head": "disk"}', "no", metavar="MAP"
     )
-    attn: str | None = _setting(
+    attn: str | None = setting(
         None, "attention kernel: sdpa, eager, flash_attention_2 ...", "the model's", metavar="KERNEL"
     )
-    trust_remote_code: bool = _setting(False, "run Python code that comes with the checkpoint", "no")
-    adapter: str | None = _setting(None, "PEFT adapter: folder with adapter_config.json", "none", metavar="DIR")
-    quantize: str | None = _setting(None, "quantise while loading, with bitsandbytes", "no", choices=("4bit", "8bit"))
-    system: str | None = _setting(None, "system prompt of every request", "none", metavar="TEXT")
-    batch_size: int = _setting(32, "rows per forward", metavar="N")
-    backbone: str | None = _setting(
+    trust_remote_code: bool = setting(False, "run Python code that comes with the checkpoint", "no")
+    adapter: str | None = setting(None, "PEFT adapter: folder with adapter_config.json", "none", metavar="DIR")
+    quantize: str | None = setting(None, "quantise while loading, with bitsandbytes", "no", choices=("4bit", "8bit"))
+    system: str | None = setting(None, "system prompt of every request", "none", metavar="TEXT")
+    batch_size: int = setting(32, "rows per forward", metavar="N")
+    backbone: str | None = setting(
         None, "language-only backbone to compare with", "the embedded model's own", metavar="NAME"
     )
-    twin: bool = _setting(True, "leave out the random-weight twin", "measured", "--no-twin")
-    pairs: int = _setting(10, "matched pairs to patch; 0 for none", metavar="N")
-    sasa: bool = _setting(True, "leave SASA out", "measured", "--no-sasa")
-    defenses: bool = _setting(True, "leave the small defence table out", "made", "--no-defenses")
-    measures: str = _setting("default", "default, all, or names with commas; robustness too", metavar="NAMES")
-    folds: int = _setting(5, "folds of the probes")
-    permutations: int = _setting(50, "label shuffles of the null")
-    replicates: int = _setting(1000, "bootstrap replicates")
-    strict: bool = _setting(False, "stop at the first bad record", "leave it out")
-    special_tokens: Handling = _setting(  # noqa: RUF009
+    twin: bool = setting(True, "leave out the random-weight twin", "measured", "--no-twin")
+    pairs: int = setting(10, "matched pairs to patch; 0 for none", metavar="N")
+    sasa: bool = setting(True, "leave SASA out", "measured", "--no-sasa")
+    defenses: bool = setting(True, "leave the small defence table out", "made", "--no-defenses")
+    measures: str = setting("default", "default, all, or names with commas; robustness too", metavar="NAMES")
+    folds: int = setting(5, "folds of the probes")
+    permutations: int = setting(50, "label shuffles of the null")
+    replicates: int = setting(1000, "bootstrap replicates")
+    strict: bool = setting(False, "stop at the first bad record", "leave it out")
+    special_tokens: Handling = setting(
         "refuse", "words that hold a special token: refuse the sample, or escape it", choices=HANDLING
     )
     columns: Mapping[str, str] = field(default_factory=dict)

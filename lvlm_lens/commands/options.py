@@ -20,34 +20,40 @@ _COLUMNS = {
     "text_only": "the same request said in words",
 }  # fmt: skip
 NOT_KEPT = "none, nothing is kept"
-_FIELDS = {field.name: field for field in fields(SweepConfig)}
 _MODEL = ("model", "adapter", "quantize", "device", "device_map", "dtype", "attn", "revision", "trust_remote_code",
           "system")  # fmt: skip
 _DATA = ("dataset", "root", "split", "subset", "limit", "strict", "special_tokens")
 _RUN = ("out", "seed", "batch_size")
 
 
-def add_settings(parser: Any, names: Sequence[str], **words: str) -> None:
-    """The options of settings of a run, made from :class:`~lvlm_lens.config.SweepConfig`.
+def add_settings(parser: Any, names: Sequence[str], of: Any = SweepConfig, **words: str) -> None:
+    """The options of settings of a run, made from the fields of a dataclass (:mod:`lvlm_lens.settings`).
 
     An option that is not given stays ``None``: a YAML file may set it, else the field's default holds.
 
     Args:
         parser: a parser or a group of one.
-        names: fields.
+        names: fields; of: the dataclass.
         words: other words for a field's ``NAME`` or, as ``NAME_unset``, for what holds where it is not given.
     """
+    known = {field.name: field for field in fields(of)}
     for name in names:
-        field, about = _FIELDS[name], _FIELDS[name].metadata
+        field, about = known[name], known[name].metadata
         option = dict(about["option"])
-        unset = words.get(f"{name}_unset") or about["unset"] or str(field.default)
+        unset = words.get(f"{name}_unset") or about["unset"] or _shown(field.default)
         if isinstance(field.default, bool):
             option |= {"action": "store_const", "const": not field.default}
-        elif isinstance(field.default, int) or "int" in str(field.type):
+        elif str(field.type) in ("int", "int | None"):
             option["type"] = int
+        elif "float" in str(field.type):
+            option["type"] = float
         # argparse formats the help with %, and a setting's words may hold one
         said = f"{words.get(name, about['help'])} (default: {unset})".replace("%", "%%")
         parser.add_argument(about["word"] or f"--{name.replace('_', '-')}", dest=name, help=said, **option)
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -57,10 +63,10 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
     add("--quiet", action="store_true", help="no first line, no progress bars, no summary (default: all three)")
 
 
-def setting(options: argparse.Namespace, name: str) -> Any:
+def setting(options: argparse.Namespace, name: str, of: Any = SweepConfig) -> Any:
     """What an option of :func:`add_settings` was given, else its field's default."""
     given = getattr(options, name)
-    return _FIELDS[name].default if given is None else given
+    return getattr(of, name) if given is None else given
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:

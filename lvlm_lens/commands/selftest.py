@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import fields
 
+from ..errors import UsageError
+from ..selftest.settings import StudySettings
 from .console import progress_bars
-from .options import add_output_options, next_line
+from .options import add_output_options, add_settings, next_line, setting
 from .workers import add_worker_options, asked_for, run_jobs, shared_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the study on constructed models."""
     add = parser.add_argument
-    add("--models", type=int, default=40, metavar="N", help="constructed models (default: 40)")
-    add("--pairs", default="50,100,200", metavar="N[,N]", help="sample sizes in pairs (default: 50,100,200)")
-    add("--seed", type=int, default=1, help="seed of models and items (default: 1)")
-    add("--folder", metavar="DIR", help="keep each model's trial there, and continue what is there (default: nowhere)")
+    add_settings(parser, [field.name for field in fields(StudySettings)], StudySettings)
     add("--audit", action="store_true", help="planted arrays: every rule of inference (default: models)")
     add("--draws", type=int, default=300, metavar="N", help="with --audit: draws of each case (default: 300)")
     add_worker_options(parser)
@@ -26,23 +26,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def opening(options: argparse.Namespace) -> str:
     """What is about to happen."""
-    return f"{options.models} constructed models, each asked at {options.pairs} pairs; loading libraries"
+    models, pairs = (setting(options, name, StudySettings) for name in ("models", "pairs"))
+    sizes = pairs if isinstance(pairs, str) else ",".join(map(str, pairs))
+    return f"{models} constructed models, each asked at {sizes} pairs; loading libraries"
 
 
 def run(options: argparse.Namespace) -> int:
     """Build, locate, compare with the truth, print the table.  A missed target is a row, not an exit code."""
     from pathlib import Path
 
-    from ..errors import UsageError
-
     if options.audit:
         if asked_for(options):
             raise UsageError("--audit runs in one process; leave --workers and --ray out")
         return _audit(options)
-    try:
-        pairs = [int(word) for word in options.pairs.split(",")]
-    except ValueError:
-        raise UsageError(f"--pairs is {options.pairs!r}; write numbers with commas, e.g. 50,200") from None
+    models, seed = (setting(options, name, StudySettings) for name in ("models", "seed"))
+    pairs = StudySettings.pairs if options.pairs is None else _sizes(options.pairs)
     with progress_bars(options.quiet) as tell:
         from ..provenance import environment
         from ..selftest.study import SelfTest, run_study, table
@@ -53,15 +51,15 @@ def run(options: argparse.Namespace) -> int:
             from ..scale.jobs.trials import TrialsJob
 
             folder = Path(shared_folder(options.folder, "selftest", "--folder"))
-            study = SelfTest(options.models, tuple(pairs), options.seed, folder)
+            study = SelfTest(models, pairs, seed, folder)
             study.claim()
             run_jobs(options, [TrialsJob(study, str(folder))])
         result = run_study(  # with workers every trial is there, and only read
-            options.models, pairs, options.seed, folder, tell
+            models, pairs, seed, folder, tell
         )
     if options.out is not None:
         kept = {key: value for key, value in result.items() if key != "trials"}
-        kept["environment"] = environment(options.seed)
+        kept["environment"] = environment(seed)
         write_atomic(Path(options.out), json.dumps(kept, indent=1, allow_nan=False) + "\n")
     if options.json:
         print(json.dumps(result, indent=2, allow_nan=False))
@@ -74,6 +72,13 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _sizes(words: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in words.split(","))
+    except ValueError:
+        raise UsageError(f"--pairs is {words!r}; write numbers with commas, e.g. 50,200") from None
+
+
 def _audit(options: argparse.Namespace) -> int:
     """Planted arrays: the table of every rule, before and now."""
     from pathlib import Path
@@ -82,14 +87,15 @@ def _audit(options: argparse.Namespace) -> int:
     from ..selftest.audit.run import audit_table, run_audit
     from ..storage.commit import write_atomic
 
+    seed = setting(options, "seed", StudySettings)
     with progress_bars(options.quiet) as tell:
-        result = run_audit(options.draws, options.seed, tell)
+        result = run_audit(options.draws, seed, tell)
     if options.out is not None:
-        kept = {**result, "environment": environment(options.seed)}
+        kept = {**result, "environment": environment(seed)}
         write_atomic(Path(options.out), json.dumps(kept, indent=1, allow_nan=False) + "\n")
     if options.json:
         print(json.dumps(result, indent=2, allow_nan=False))
     elif not options.quiet:
         print(audit_table(result))
-        print(f"\n{options.draws} draws, seed {options.seed}, {result['seconds']:.0f} s; {result['missed']} missed")
+        print(f"\n{options.draws} draws, seed {seed}, {result['seconds']:.0f} s; {result['missed']} missed")
     return 0

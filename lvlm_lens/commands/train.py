@@ -7,11 +7,13 @@ import json
 import re
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
 from ..errors import UsageError
 from ..progress import Listener, Tell
+from ..training_settings import Settings
 from .console import console, progress_bars, simple_table
 from .options import (
     add_column_options,
@@ -24,6 +26,8 @@ from .options import (
     setting,
 )
 from .workers import add_worker_options, asked_for, run_jobs
+
+_TRAINING = [field.name for field in fields(Settings)]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,15 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         split="what is trained on", split_unset="train where the set has it, else all",
         out="adapter folder; the same command continues it", out_unset="adapters/MODEL-METHOD",
     )  # fmt: skip
-    add("--where", default="language", metavar="PART", help="language, projector, vision or all (default: language)")
-    add("--blocks", metavar="LIST", help="only these blocks of the part, e.g. 8-15 or 3,4,-1 (default: all)")
-    add("--rank", type=int, default=8, metavar="R", help="of LoRA (default: 8)")
-    add("--steps", type=int, default=300, metavar="N", help="optimiser steps (default: 300)")
-    add("--rate", type=float, metavar="LR", help="learning rate (default: the method's own)")
-    add("--batch-size", type=int, default=4, metavar="N", help="rows per step (default: 4)")
-    add("--control", default="none", metavar="NAME", help="or benign_refusals, shuffled, text_only (default: none)")
-    add("--save-every", type=int, default=50, metavar="N", help="steps between two checkpoints (default: 50)")
-    add("--bf16", action="store_true", help="autocast to bfloat16 (default: no)")
+    add_settings(parser, [name for name in _TRAINING if name != "seed"], Settings)  # a seed is every command's
     add("--option", action="append", default=[], metavar="NAME=VALUE", help="of the method itself (default: its own)")
     add_column_options(parser)
     add_worker_options(parser)
@@ -64,7 +60,7 @@ def opening(options: argparse.Namespace) -> str | None:
     """What is about to happen."""
     if options.list or options.method is None:
         return None
-    what = "planned only" if options.dry_run else f"{options.steps} steps"
+    what = "planned only" if options.dry_run else f"{setting(options, 'steps', Settings)} steps"
     return f"{options.method} of {options.model or 'mini'} on {setting(options, 'dataset')}, {what}; loading libraries"
 
 
@@ -228,25 +224,14 @@ def _job(options: argparse.Namespace, name: str) -> Any:
     from ..data import Dataset
     from ..data.limits import limited
     from ..stages.inputs import best_device
-    from ..train import Job, Settings
+    from ..train import Job
 
     data = _load(options, options.split)
     if options.split is None and any(sample.split == "train" for sample in data):
         data = data.train
     data = limited(data, options.limit, setting(options, "seed"))
     model = options.model or "mini"
-    settings = Settings(
-        where=options.where,
-        blocks=options.blocks,
-        rank=options.rank,
-        steps=options.steps,
-        rate=options.rate,
-        batch_size=options.batch_size,
-        seed=setting(options, "seed"),
-        control=options.control,
-        save_every=options.save_every,
-        bf16=options.bf16,
-    )
+    settings = Settings(**{name: setting(options, name, Settings) for name in _TRAINING})
     out = Path(options.out or Path("adapters") / f"{short_name(model)}-{name}").expanduser()
     loading = {"device": options.device or best_device(), **loading_options(model_options(options))}
     if options.device_map is not None:

@@ -27,13 +27,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import UsageError
 from ..inference import share
 from ..measures.registry import MEASURES
 from ..provenance import code_hash
 from ..storage.pieces import Pieces
 from ..storage.runfolder import RunFolder
 from .plan import Plan, draw_plan
+from .settings import StudySettings
 from .trial import TESTED, Ordered, Outcome, Trial, error, inside, mean, run_trial, sweep_settings, width
 
 TURNS: tuple[tuple[str, int | None], ...] = (
@@ -44,36 +44,17 @@ TURNS: tuple[tuple[str, int | None], ...] = (
 
 CERTIFIED = ("activations", "causal", "interventions", "locate", "measures", "models", "selftest", "stats")
 """Rooms whose code a study's marks speak of: trials of other code are not continued."""
-PAIRS = (50, 100, 200)
-MODELS = 40
 
 
 @dataclass(frozen=True)
-class SelfTest:
+class SelfTest(StudySettings):
     """A study of constructed models, trial by trial; trials are independent, so they can be spread and resumed.
 
     Attributes:
-        models: number of constructed models.
-        pairs: sample sizes, pairs of one harmful and one harmless item, rising; the smaller ones are the first pairs of
-            the largest.
-        seed: of the study; seeds below 1 were used while the locators were written.
-        folder: where each trial is kept in a file of its own (``trials/0007.safetensors``) as soon as it is there, so
-            that a study goes on where it was stopped; ``None`` keeps nothing.  More models continue the same folder.
         measures: names, those that find something planted (:data:`~.trial.TESTED`).
     """
 
-    models: int = MODELS
-    pairs: tuple[int, ...] = PAIRS
-    seed: int = 1
-    folder: Path | None = None
     measures: tuple[str, ...] = TESTED
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "pairs", tuple(sorted({int(size) for size in self.pairs})))
-        if self.models < 1 or not self.pairs or self.pairs[0] < 20:
-            raise UsageError(
-                f"{self.models} models of {list(self.pairs)} pairs; a study needs a model and at least 20 pairs"
-            )
 
     def claim(self) -> None:
         """Make the folder this study's own; call it once before trials are run.
@@ -122,16 +103,16 @@ class SelfTest:
 
 
 def run_study(
-    models: int = MODELS,
-    pairs: Sequence[int] = PAIRS,
-    seed: int = 1,
+    models: int = StudySettings.models,
+    pairs: Sequence[int] = StudySettings.pairs,
+    seed: int = StudySettings.seed,
     folder: Path | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
     """Run a whole :class:`SelfTest`, one trial after the other.
 
     Args:
-        models, pairs, seed, folder: see :class:`SelfTest`.
+        models, pairs, seed, folder: see :class:`~.settings.StudySettings`.
         progress: called with ("models", done, all).
     """
     study = SelfTest(models, tuple(pairs), seed, folder)

@@ -30,8 +30,9 @@ from ..storage.commit import write_atomic
 from ..storage.runfolder import RunFolder
 from ..train.controls import one_word_swap
 from ..train.folder import read_rows
-from ..train.method import CONTROLS, Job, Method
+from ..train.method import Job, Method
 from ..train.replies import described
+from ..training_settings import CONTROLS
 
 TABLE = "table.json"
 HEADS = {
@@ -107,7 +108,7 @@ def train_with_controls(
     Args:
         method: the method; job: its training, ``job.folder`` the run's folder.
         test: labelled requests that no training sees.
-        controls: of :data:`~lvlm_lens.train.method.CONTROLS`; one that the data do not allow becomes a note.
+        controls: of :data:`~lvlm_lens.training_settings.CONTROLS`; one that the data do not allow becomes a note.
         limit: at most so many test requests.
         max_new_tokens: longest answer; reasoning comes before the answer and counts.
         batch_size: requests a forward.

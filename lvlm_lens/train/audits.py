@@ -22,7 +22,8 @@ import torch
 
 from ..data import Sample
 from ..errors import DataError, ImageLostError, ModelError
-from .method import Row, Where
+from ..training_settings import Where
+from .method import Row
 from .records import asked
 from .targets import part_prefixes, seat_table, sitting
 

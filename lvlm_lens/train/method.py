@@ -14,70 +14,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sklearn.base import BaseEstimator
 
 from ..data import Dataset, Sample
-from ..errors import UsageError, near_matches
+from ..errors import UsageError
+from ..training_settings import Settings
 
 if TYPE_CHECKING:
     from ..lens import LVLM
-
-Where = Literal["language", "projector", "vision", "all"]
-WHERE: tuple[Where, ...] = ("language", "projector", "vision", "all")
-"""Which part of the model an adapter sits in."""
-
-CONTROLS = ("none", "benign_refusals", "shuffled", "text_only")
-"""What the rows are turned into before training; see :mod:`.controls`."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to train; the command line's options by the same names.
-
-    Attributes:
-        where: part of the model that gets the adapter.
-        blocks: only these blocks of that part, as ``8-15`` or ``3,4,-1`` (``None``: all of them).
-        rank: of LoRA; alpha is twice the rank.
-        steps: optimiser steps.
-        rate: learning rate; ``None`` for the method's own.
-        batch_size: rows per step.
-        seed: of the adapter's first values, the order of rows, and everything drawn.
-        control: see :data:`CONTROLS`.
-        save_every: steps between two checkpoints: what a kill can lose.
-        bf16: autocast to bfloat16; the adapter's weights stay float32.
-    """
-
-    where: Where = "language"
-    blocks: str | None = None
-    rank: int = 8
-    steps: int = 300
-    rate: float | None = None
-    batch_size: int = 4
-    seed: int = 0
-    control: str = "none"
-    save_every: int = 50
-    bf16: bool = False
-
-    def __post_init__(self) -> None:
-        if self.where not in WHERE:
-            raise UsageError(f"where is {self.where!r}; write one of {', '.join(WHERE)}")
-        if self.control not in CONTROLS:
-            raise UsageError(
-                f"no control {self.control!r}{near_matches(self.control, CONTROLS)}; {', '.join(CONTROLS)}"
-            )
-        for name in ("rank", "steps", "batch_size", "save_every"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}; give a whole number of at least 1")
-        if self.rate is not None and not 0 < self.rate < 1:
-            raise UsageError(f"rate is {self.rate}; give a learning rate above 0 and below 1")
-        if self.blocks is not None and self.where in ("projector", "all"):
-            raise UsageError(f"blocks are those of one stack: with --where {self.where} leave them out")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -215,7 +161,7 @@ class Method(BaseEstimator):
         raise NotImplementedError
 
     def meaningless(self, control: str) -> str:
-        """Why a control of :data:`CONTROLS` says nothing of this method; ``""`` where it does."""
+        """Why a control (:mod:`.controls`) says nothing of this method; ``""`` where it does."""
         del control
         return ""
 

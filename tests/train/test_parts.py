@@ -16,10 +16,11 @@ from lvlm_lens.evaluate.refusal import is_refusal
 from lvlm_lens.evaluate.thinking import split_thinking
 from lvlm_lens.train import Settings, make_method, method_names
 from lvlm_lens.train.controls import REFUSED_SHARE, controlled, one_word_swap
-from lvlm_lens.train.method import CONTROLS, Row
+from lvlm_lens.train.method import Row
 from lvlm_lens.train.replies import REFUSAL, described, other_reply, other_steps, reasoning_steps
 from lvlm_lens.train.safegrpo import REWARDS, read_tags, tagged
 from lvlm_lens.train.srpo import average_log_likelihood, branch_masks, is_right, log1mexp, rpo_loss
+from lvlm_lens.training_settings import CONTROLS
 
 
 @pytest.fixture(scope="module")
