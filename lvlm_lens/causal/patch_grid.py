@@ -28,6 +28,7 @@ from ..stats.maxt import attainable
 from .batches import alike, pictures
 from .cells import position_groups, site_axis
 from .grid import GridFolder, PatchGrid, _empty
+from .grid_options import WAVE, GridOptions
 from .metrics import LogitsFunction, Metric, make_metric
 from .nulls import NULLS, null_kinds
 from .patch_batch import GridBatch, GridPlan, run_batch
@@ -36,8 +37,6 @@ Progress = Callable[[int, int], None]
 """Called with (pairs done, pairs in all)."""
 RECORDED = 2**30
 """Bytes of recorded state that the pairs of one batch may take."""
-WAVE = 16384
-"""Tokens of one wave of cells."""
 _COMPANY = 4
 """Fewest pairs of a batch by default where nulls are taken from the other pairs."""
 
@@ -100,10 +99,10 @@ def patch_grid(
         NumericalError: NaN or infinity in a baseline, or one cell that does not fit into memory.
         RunFolderError: ``out`` holds another grid.
     """
-    work = GridWork(
-        model, pairs, sites, positions, metric, direction, per, window, heads=heads, exact=exact, null=null,
-        nulls=nulls, batch_size=batch_size, max_tokens=max_tokens, seed=seed, out=out,
-    )  # fmt: skip
+    asked = GridOptions(
+        sites, positions, metric, direction, per, window, heads, exact, null, nulls, batch_size, max_tokens, seed
+    )
+    work = GridWork(model, pairs, asked, out)
     if say is not None:
         say(work.attainable())
     return work.run_all(verify, progress)
@@ -112,7 +111,7 @@ def patch_grid(
 class GridWork:
     """A grid as batches of pairs: :func:`patch_grid` runs all of them, a worker some; the folder holds what is done.
 
-    The arguments are those of :func:`patch_grid`.
+    ``out``: the folder, where there is one.
 
     Attributes:
         batches: numbers of the pairs of each batch; they do not depend on who runs them.
@@ -123,38 +122,32 @@ class GridWork:
         self,
         model: LVLM,
         pairs: Sequence[Pair],
-        sites: str | Sequence[str],
-        positions: str | Positions | Sequence[str] | Mapping[str, str],
-        metric: str | LogitsFunction | Metric = "refusal_log_odds",
-        direction: Literal["denoise", "noise", "both"] = "both",
-        per: Literal["position", "span"] = "position",
-        window: int = 1,
-        *,
-        heads: Literal["all", "each"] = "all",
-        exact: Literal["auto", "full"] = "auto",
-        null: int = 1,
-        nulls: Sequence[str] = NULLS,
-        batch_size: int | None = None,
-        max_tokens: int = WAVE,
-        seed: int = 0,
+        asked: GridOptions,
         out: str | Path | None = None,
     ) -> None:
         if not len(pairs):
             raise DataError("no pairs were given; a data set's pairs() makes them where counterfactuals are named")
-        if direction not in ("denoise", "noise", "both") or exact not in ("auto", "full") or window < 1:
+        if (
+            asked.direction not in ("denoise", "noise", "both")
+            or asked.exact not in ("auto", "full")
+            or asked.window < 1
+        ):
             raise UsageError(
-                f"direction={direction!r}, exact={exact!r}, window={window}; write denoise, noise or both; auto or "
-                "full; a window of at least 1"
+                f"direction={asked.direction!r}, exact={asked.exact!r}, window={asked.window}; write denoise, noise or "
+                "both; auto or full; a window of at least 1"
             )
-        directions = ("denoise", "noise") if direction == "both" else (direction,)
-        axis = site_axis(sites, model.anatomy, heads)
-        kinds = null_kinds(nulls, null)
+        directions = ("denoise", "noise") if asked.direction == "both" else (asked.direction,)
+        axis = site_axis(asked.sites, model.anatomy, asked.heads)
+        kinds = null_kinds(asked.nulls, asked.null)
         self.pairs = pairs
-        self.batches = _batches(model, pairs, batch_size, len(axis), kinds)
-        groups = position_groups(positions, per, _layouts(model, pairs, self.batches, positions, per))
-        measure = make_metric(metric, model)
-        self._plan = GridPlan(model, directions, axis, groups, window, measure, kinds, seed, max_tokens, exact)
-        self._settings = _settings(self._plan, pairs, sites, positions, per)
+        self.batches = _batches(model, pairs, asked.batch_size, len(axis), kinds)
+        layouts = _layouts(model, pairs, self.batches, asked.positions, asked.per)
+        groups = position_groups(asked.positions, asked.per, layouts)
+        self._plan = GridPlan(
+            model, directions, axis, groups, asked.window, make_metric(asked.metric, model), kinds, asked.seed,
+            asked.max_tokens, asked.exact,
+        )  # fmt: skip
+        self._settings = _settings(self._plan, pairs, asked)
         self._home = GridFolder(Path(out), self._settings) if out is not None else None
         self._done, self._arrays = self._home.done() if self._home is not None else (set(), _empty(self._settings))
         self._last: GridBatch | None = None
@@ -297,7 +290,7 @@ def _layouts(model: LVLM, pairs: Sequence[Pair], batches: list[list[int]], posit
     return layouts
 
 
-def _settings(plan: GridPlan, pairs: Sequence[Pair], sites: Any, positions: Any, per: str) -> dict[str, Any]:
+def _settings(plan: GridPlan, pairs: Sequence[Pair], asked: GridOptions) -> dict[str, Any]:
     words = "\0".join(pair.clean.text + "\1" + pair.corrupted.text for pair in pairs)
     return {
         "directions": list(plan.directions),
@@ -313,8 +306,8 @@ def _settings(plan: GridPlan, pairs: Sequence[Pair], sites: Any, positions: Any,
             "model": plan.model.name,
             "weights": plan.model.weights_hash(),
             "dtype": str(plan.model.dtype).removeprefix("torch."),
-            "positions": positions if isinstance(positions, str) else str(positions),
-            "per": per,
+            "positions": str(asked.positions),
+            "per": asked.per,
             "seed": plan.seed,
             "exact": plan.exact,
             "words": hashlib.sha256(words.encode()).hexdigest(),

@@ -102,6 +102,7 @@ def run(options: argparse.Namespace) -> int:
             print(line, file=sys.stderr)
 
     with progress_bars(options.quiet) as tell:
+        from ..causal.grid_options import GridOptions
         from ..plots.patching import plot_patch_grid
         from ..plots.theme import save_figure
         from ..progress import stage
@@ -112,10 +113,16 @@ def run(options: argparse.Namespace) -> int:
 
         need = fewest_groups(options.level, one_sided=True)
         say(f"at least {need} pairs of different groups are needed for any cell to survive at {options.level:g}")
-        run = PatchRun(
-            config, sites, positions, options.metric, options.direction, options.per, options.window, options.exact,
-            options.all_pairs,
-        )  # fmt: skip
+        asked = GridOptions(
+            list(sites),
+            list(positions),
+            options.metric,
+            options.direction,
+            options.per,
+            options.window,
+            exact=options.exact,
+        )
+        run = PatchRun(config, asked, options.all_pairs)
         if asked_for(options):
             from ..scale.jobs.grids import PatchJob
             from ..scale.jobs.reading import ReadingJob

@@ -6,11 +6,11 @@ The command runs all of it; a worker opens the same thing and runs batches.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from ..activations.loop import OnError, readable
+from ..causal.grid_options import GridOptions
 from ..causal.patch_grid import GridWork
 from ..config import SweepConfig
 from ..data import Dataset, Pair
@@ -31,19 +31,13 @@ class PatchRun:
 
     Attributes:
         config: model, data, ``out`` (the grid's folder) and the most ``pairs``.
-        sites, positions, metric, direction, per, window, exact: as :func:`~lvlm_lens.causal.patch_grid` takes them;
-            without ``positions`` the spans of :func:`~.patching.spans_of`.
+        asked: what :func:`~lvlm_lens.causal.patch_grid` takes; without positions (``()``) the spans of
+            :func:`~.patching.spans_of`.  Its seed is the config's.
         all_pairs: also pairs whose members behave alike.
     """
 
     config: SweepConfig
-    sites: tuple[str, ...]
-    positions: tuple[str, ...] = ()
-    metric: str = "refusal_log_odds"
-    direction: Literal["denoise", "noise", "both"] = "both"
-    per: Literal["position", "span"] = "span"
-    window: int = 1
-    exact: Literal["auto", "full"] = "auto"
+    asked: GridOptions
     all_pairs: bool = False
 
     @property
@@ -85,8 +79,8 @@ class PatchRun:
         return self._grid(model, drawn_pairs(able, self.config.pairs, self.config.seed)), data
 
     def _grid(self, model: LVLM, pairs: list[Pair]) -> GridWork:
-        spans = list(self.positions) or spans_of(model, pairs)[0]
-        return GridWork(
-            model, pairs, list(self.sites), spans if len(spans) > 1 else spans[0], self.metric, self.direction,
-            self.per, self.window, exact=self.exact, seed=self.config.seed, out=self.folder,
-        )  # fmt: skip
+        spans = self.asked.positions or spans_of(model, pairs)[0]
+        if isinstance(spans, (list, tuple)) and len(spans) == 1:
+            spans = spans[0]
+        asked = replace(self.asked, positions=spans, seed=self.config.seed)
+        return GridWork(model, pairs, asked, self.folder)

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..causal import PatchGrid, patch_grid
 from ..causal.cells import position_groups
+from ..causal.grid_options import GridOptions
 from ..causal.nulls import NULLS
 from ..causal.patch_grid import GridWork
 from ..config import SweepConfig
@@ -132,7 +133,7 @@ def sweep_grid(model: LVLM, data: Dataset, evidence: Evidence, folder: Path, pai
     choices = spans_of(model, used)
     for spans in choices:
         try:
-            work = GridWork(model, used, "resid_pre", spans, direction="both", seed=seed, out=folder)
+            work = GridWork(model, used, GridOptions("resid_pre", spans, seed=seed), folder)
         except DataError:  # pictures of several sizes, or a token grid that is no square
             if spans == choices[-1]:
                 raise

@@ -15,10 +15,11 @@ ROOT = Path(lvlm_lens.__file__).parent
 
 ROOMS = (
     "errors", "plugins", "depth", "machine", "inference", "settings", "training_settings", "progress", "tolerance",
-    "columns", "config", "storage", "stats", "data", "provenance", "models", "activations", "interventions", "lens", "causal", "remote", "measures",
-    "locate", "evaluate", "cards", "plots", "train", "defenses", "selftest", "memory", "speed", "stages",
-    "resultschema", "estimate", "estimate_patch", "recipes", "estimate_evaluation", "rivals", "scale", "sweep",
-    "comparison", "against_base", "report", "wide", "bench", "commands", "cli", "__main__",
+    "columns", "config", "storage", "stats", "data", "provenance", "models", "activations", "interventions", "lens",
+    "causal", "remote", "measures", "locate", "evaluate", "cards", "plots", "train", "defenses", "selftest",
+    "memory", "speed", "stages", "resultschema", "estimate", "estimate_patch", "recipes", "estimate_evaluation",
+    "rivals", "scale", "sweep", "comparison", "against_base", "report", "wide", "bench", "commands", "cli",
+    "__main__",
 )  # fmt: skip
 """From the ground floor up: a room imports those before it and itself.  There are no exceptions."""
 
