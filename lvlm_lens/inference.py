@@ -23,7 +23,8 @@ def wilson_bounds(successes: int, total: int, level: float = 0.95) -> tuple[floa
 def false_discovery(p_values: Any) -> np.ndarray:
     """Adjusted p-values of the same shape (Benjamini and Hochberg 1995), for independent or positively dependent tests.
 
-    NaN stays NaN and is not counted as a test.
+    For a few tests of different kinds; cells of one grid have :func:`lvlm_lens.stats.maxt.max_t`.  NaN stays NaN and is
+    not counted as a test.
     """
     from scipy.stats import false_discovery_control
 

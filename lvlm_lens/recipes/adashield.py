@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from ..data import Dataset
 from ..defenses.prompting import AdaShieldS
 from .context import Context, Material
 from .cost import Pass, Shape
 from .defended import UNDEFENDED, attack_items, defence_passes, defended
+from .parts import pictured
 from .recipe import Outcome, Recipe, SetUse
-
-
-def take(mini: Dataset) -> Dataset:
-    """Items that were not in training."""
-    return mini.filter(lambda sample: bool(sample.images) and sample.split != "train")
 
 
 def measure(context: Context, material: Material) -> Outcome:
@@ -43,7 +38,7 @@ RECIPE = Recipe(
     ),
     sets=(SetUse("mm_safetybench", "SD_TYPO"), SetUse("figstep")),
     stand_in="items with a picture, test and validation split",
-    take=take,
+    take=pictured,
     measure=measure,
     passes=passes,
 )

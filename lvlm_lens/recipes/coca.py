@@ -5,11 +5,11 @@ a = 0 is the principle in the prompt and nothing more; it stands beside the two 
 
 from __future__ import annotations
 
-from ..data import Dataset
 from ..defenses.coca import CoCA
 from .context import Context, Material
 from .cost import Pass, Shape
 from .defended import UNDEFENDED, attack_items, defence_passes, defended
+from .parts import pictured
 from .recipe import Outcome, Recipe, SetUse
 
 
@@ -17,11 +17,6 @@ class PrincipleOnly(CoCA):
     """CoCA with a = 0: the principle in the prompt."""
 
     name = "principle"
-
-
-def take(mini: Dataset) -> Dataset:
-    """Items that were not in training."""
-    return mini.filter(lambda sample: bool(sample.images) and sample.split != "train")
 
 
 def measure(context: Context, material: Material) -> Outcome:
@@ -47,7 +42,7 @@ RECIPE = Recipe(
     unknown=("the paper's a, its principles and its tables",),
     sets=(SetUse("mm_safetybench", "SD_TYPO"),),
     stand_in="items with a picture, test and validation split",
-    take=take,
+    take=pictured,
     measure=measure,
     passes=passes,
 )

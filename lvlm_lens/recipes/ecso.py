@@ -5,17 +5,12 @@ Where the model finds its own answer harmful, it answers again from a descriptio
 
 from __future__ import annotations
 
-from ..data import Dataset
 from ..defenses.ecso import ECSO
 from .context import Context, Material
 from .cost import ANSWER_TOKENS, Pass, Shape
 from .defended import UNDEFENDED, attack_items, defended
+from .parts import pictured
 from .recipe import Outcome, Recipe, SetUse
-
-
-def take(mini: Dataset) -> Dataset:
-    """Items that were not in training."""
-    return mini.filter(lambda sample: bool(sample.images) and sample.split != "train")
 
 
 def measure(context: Context, material: Material) -> Outcome:
@@ -47,7 +42,7 @@ RECIPE = Recipe(
     unknown=("the paper's tables were not read",),
     sets=(SetUse("mm_safetybench", "SD_TYPO"),),
     stand_in="items with a picture, test and validation split",
-    take=take,
+    take=pictured,
     measure=measure,
     passes=passes,
 )

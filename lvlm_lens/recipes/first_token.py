@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..data import Dataset
 from ..data.groups import groups_of
 from ..data.splits import train_and_test
 from ..defenses.detectors import FirstTokenProbe
@@ -20,17 +19,13 @@ from ..measures.evidence import gather
 from .context import Context, Material
 from .cost import Pass, Shape, published_items
 from .hiddendetect import area
+from .parts import everything
 from .recipe import Effect, Outcome, Recipe, Row, SetUse, rate_row
 
 NAMES = {
     "text_only": "words alone", "image_only": "picture alone", "input_embedding": "input embeddings",
     "nuisance": "length, size and brightness",
 }  # fmt: skip
-
-
-def take(mini: Dataset) -> Dataset:
-    """Every item."""
-    return mini
 
 
 def measure(context: Context, material: Material) -> Outcome:
@@ -89,7 +84,7 @@ RECIPE = Recipe(
     unknown=("the paper's tables were not read", "its harmless prompts, file by file"),
     sets=(SetUse("mm_safetybench", "SD_TYPO"), SetUse("vlguard"), SetUse("mmvet")),
     stand_in="all items",
-    take=take,
+    take=everything,
     measure=measure,
     passes=passes,
     needs_pictures=False,

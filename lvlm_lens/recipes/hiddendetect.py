@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..data import Dataset, Sample
+from ..data import Sample
 from ..data.groups import groups_of
 from ..data.splits import train_and_test
 from ..defenses.hiddendetect import HiddenDetect
@@ -19,6 +19,7 @@ from ..stats.curve import Curve, curve_from_draws
 from ..stats.resampling import Resampling, interval, permute_labels
 from .context import Context, Material
 from .cost import Pass, Shape, published_items
+from .parts import everything
 from .recipe import Effect, Outcome, Published, Recipe, Row, SetUse
 
 PAPER = "the paper's table, as read for this project"
@@ -28,11 +29,6 @@ TITLES = {
     "mm_safetybench": "MM-SafetyBench",
     "jailbreakv": "JailBreakV",
 }
-
-
-def take(mini: Dataset) -> Dataset:
-    """Every item."""
-    return mini
 
 
 def measure(context: Context, material: Material) -> Outcome:
@@ -154,7 +150,7 @@ RECIPE = Recipe(
         SetUse("jailbreakv"),
     ),
     stand_in="all items",
-    take=take,
+    take=everything,
     measure=measure,
     passes=passes,
     needs_pictures=False,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..causal.knockout import FLOWS, attention_knockout
-from ..data import Dataset, Sample
+from ..data import Sample
 from ..data.groups import groups_of
 from ..errors import DataError
 from ..evaluate.refusal import refusal_rule
@@ -19,17 +19,13 @@ from ..stats.curve import curve_from_draws
 from ..stats.resampling import Resampling, interval, weighted_mean
 from .context import Context, Material
 from .cost import Pass, Shape
+from .parts import pictured
 from .recipe import Effect, Outcome, Recipe, Row, SetUse
 
 WIDTH, DEPTH = 9, 32
 """Published window, on a model of 32 blocks; elsewhere the same share of the depth."""
 ITEMS = 1000
 """Assumed number of rightly answered items."""
-
-
-def take(mini: Dataset) -> Dataset:
-    """Items with a picture."""
-    return mini.filter(lambda sample: bool(sample.images) and sample.split != "train")
 
 
 def measure(context: Context, material: Material) -> Outcome:
@@ -118,7 +114,7 @@ RECIPE = Recipe(
     unknown=("the paper's curves were not read as numbers",),
     sets=(SetUse("mme"), SetUse("mmvet")),
     stand_in="items with a picture, test and validation split",
-    take=take,
+    take=pictured,
     measure=measure,
     passes=passes,
 )

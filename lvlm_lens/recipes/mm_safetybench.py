@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from ..data import Dataset
 from .context import Context, Material
 from .cost import ANSWER_TOKENS, Pass, Shape, published_items
 from .forms import picture_against_words
+from .parts import unsafe_together
 from .recipe import Outcome, Recipe, SetUse
 
 PICTURE = "SD_TYPO picture"
-
-
-def take(mini: Dataset) -> Dataset:
-    """Harmless picture, harmless words, unsafe together; test and validation split."""
-    return mini.filter(lambda sample: sample.quadrant == "SSU" and sample.split != "train")
 
 
 def measure(context: Context, material: Material) -> Outcome:
@@ -45,7 +40,7 @@ RECIPE = Recipe(
     unknown=("the paper's tables were not read", "the judge's wording"),
     sets=(SetUse("mm_safetybench", "SD_TYPO"),),
     stand_in="items unsafe only together (SSU), with the picture and in words",
-    take=take,
+    take=unsafe_together,
     measure=measure,
     passes=passes,
 )

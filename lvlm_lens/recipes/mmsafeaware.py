@@ -17,7 +17,7 @@ from ..evaluate.scorers import score_mmsafeaware
 from ..stats.resampling import Resampling, interval, weighted_mean
 from .context import Context, Material
 from .cost import Pass, Shape, published_items
-from .recipe import Effect, Outcome, Published, Recipe, SetUse, rate_row
+from .recipe import Effect, Outcome, Recipe, SetUse, published_table, rate_row
 
 TABLE = "MMSafeAware's table, as read for this project"
 KINDS = ("typical", "attack", "over-safe", "total")
@@ -77,19 +77,17 @@ def passes(shape: Shape) -> list[Pass]:
     ]
 
 
-def _published() -> tuple[Published, ...]:
-    table = {
+PUBLISHED = published_table(
+    {
         "GPT-4V": (63.9, 68.4, 41.1, 57.8),
         "GPT-4o": (81.3, 88.7, 25.0, 65.0),
         "LLaVA-1.5-7B": (95.9, 97.7, 6.0, 66.5),
         "Qwen-VL-7B": (86.5, 95.2, 13.7, 65.1),
         "people": (90.7, 92.8, 95.2, 92.9),
-    }
-    return tuple(
-        Published(kind, model, value, "%", TABLE)
-        for model, values in table.items()
-        for kind, value in zip(KINDS, values, strict=True)
-    )
+    },
+    KINDS,
+    TABLE,
+)
 
 
 RECIPE = Recipe(
@@ -99,7 +97,7 @@ RECIPE = Recipe(
     claim="Asked whether picture and words are safe, models are right far more often on unsafe pairs than on safe "
     "ones: they are over-sensitive.",
     setting={"data": "1,523 prompts, 1,453 with a picture", "question": "is it safe? Yes or No", "scoring": "accuracy"},
-    published=_published(),
+    published=PUBLISHED,
     approximations=("mode fixed: labels by id as published, Yes and No as words (the script's mode is `paper`)",),
     unknown=("decoding settings",),
     sets=(SetUse("mmsafeaware"),),

@@ -60,6 +60,15 @@ class Published:
     source: str
 
 
+def published_table(table: Mapping[str, Sequence[float]], names: Sequence[str], source: str) -> tuple[Published, ...]:
+    """A printed table of percentages: for each model its values, in the order of ``names``."""
+    return tuple(
+        Published(name, model, value, "%", source)
+        for model, values in table.items()
+        for name, value in zip(names, values, strict=True)
+    )
+
+
 @dataclass(frozen=True)
 class Row:
     """One measured quantity with its 95 % interval over ``n`` items; NaN bounds where there is no interval."""

@@ -12,23 +12,19 @@ import numpy as np
 
 from ..causal.directions import direction_effects
 from ..causal.refusal_direction import candidate_directions, select_refusal_direction
-from ..data import Dataset, Sample
+from ..data import Sample
 from ..data.groups import groups_of
 from ..data.splits import train_and_test
 from ..stats.resampling import group_folds
 from .context import Context, Material
 from .cost import Pass, Shape
+from .parts import everything
 from .recipe import Outcome, Published, Recipe, Row, SetUse, paired_effect
 
 RANDOM = 3
 CODE = "the authors' code"
 TRAIN, VALIDATION = 256, 64
 """Published sizes: 128 + 128 training and 32 + 32 validation prompts."""
-
-
-def take(mini: Dataset) -> Dataset:
-    """Every item."""
-    return mini
 
 
 def measure(context: Context, material: Material) -> Outcome:
@@ -144,7 +140,7 @@ RECIPE = Recipe(
     unknown=("the published attack success rates were not read",),
     sets=(SetUse("advbench"), SetUse("xstest")),
     stand_in="all items",
-    take=take,
+    take=everything,
     measure=measure,
     passes=passes,
     needs_pictures=False,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import numpy as np
 
 from ..causal.scaled_blocks import sharpen_range
-from ..data import Dataset
 from ..evaluate.rates import wilson
 from ..measures.angular_gap import AngularGap
 from ..measures.evidence import gather
@@ -18,16 +17,12 @@ from ..plots.curves import plot_curve
 from ..stats.resampling import interval
 from .context import Context, Material
 from .cost import Pass, Shape, published_items
+from .parts import everything
 from .recipe import Effect, Outcome, Published, Recipe, Row, SetUse, rate_row
 
 FACTOR = 1.15
 """Of the weights; the paper takes about 1.1 to 1.2."""
 THIRD_PARTY = "independent reading of the paper (third party), range of blocks"
-
-
-def take(mini: Dataset) -> Dataset:
-    """Every item."""
-    return mini
 
 
 def measure(context: Context, material: Material) -> Outcome:
@@ -124,7 +119,7 @@ RECIPE = Recipe(
     ),
     sets=(SetUse("xstest"),),
     stand_in="all items",
-    take=take,
+    take=everything,
     measure=measure,
     passes=passes,
     needs_pictures=False,

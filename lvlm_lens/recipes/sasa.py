@@ -7,7 +7,6 @@ without projection.
 
 from __future__ import annotations
 
-from ..data import Dataset
 from ..data.groups import groups_of
 from ..data.splits import train_and_test
 from ..defenses.sasa import SASA
@@ -16,6 +15,7 @@ from ..evaluate.rates import rate
 from ..plots.sasa import plot_controls, plot_gain_map
 from .context import Context, Material
 from .cost import Pass, Shape, published_items
+from .parts import everything
 from .recipe import Effect, Outcome, Published, Recipe, Row, SetUse, rate_row, same_model
 
 BLOCKS = {"LLaVA-1.5-7B": (13, 15)}
@@ -25,11 +25,6 @@ COMPANY = "a company page on SASA, not the paper's tables"
 NOT_STATED = "model not stated"
 VLGUARD_TEST = 1000
 """Records of VLGuard's test.json."""
-
-
-def take(mini: Dataset) -> Dataset:
-    """Every item of the embedded set."""
-    return mini
 
 
 def measure(context: Context, material: Material) -> Outcome:
@@ -117,7 +112,7 @@ RECIPE = Recipe(
     ),
     sets=(SetUse("mm_safetybench", "SD_TYPO"), SetUse("vlguard"), SetUse("figstep")),
     stand_in="all items",
-    take=take,
+    take=everything,
     measure=measure,
     passes=passes,
     needs_pictures=False,

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from ..data import Dataset
 from ..data.groups import groups_of
 from ..defenses.sia import SIA
 from .context import Context, Material
 from .cost import ANSWER_TOKENS, Pass, Shape, published_items
+from .parts import unsafe_together
 from .recipe import Outcome, Published, Recipe, SetUse, paired_effect, rate_row
 from .scoring import scored
 
 ABSTRACT = "SIA's figure on SIUO, as read for this project"
 SYSTEMS = ("undefended", "sia")
-
-
-def take(mini: Dataset) -> Dataset:
-    """Unsafe only together, test and validation split."""
-    return mini.filter(lambda sample: sample.quadrant == "SSU" and sample.split != "train")
 
 
 def measure(context: Context, material: Material) -> Outcome:
@@ -69,7 +64,7 @@ RECIPE = Recipe(
     unknown=("the authors' prompts and worked examples", "decoding settings"),
     sets=(SetUse("siuo"),),
     stand_in="items unsafe only together (SSU)",
-    take=take,
+    take=unsafe_together,
     measure=measure,
     passes=passes,
 )

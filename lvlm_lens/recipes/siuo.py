@@ -5,19 +5,14 @@ Every published model is effective far more often than it is safe; that is the d
 
 from __future__ import annotations
 
-from ..data import Dataset
 from ..data.groups import groups_of
 from .context import Context, Material
 from .cost import ANSWER_TOKENS, Pass, Shape, published_items
-from .recipe import Outcome, Published, Recipe, Row, SetUse, paired_effect, rate_row
+from .parts import unsafe_together
+from .recipe import Outcome, Recipe, Row, SetUse, paired_effect, published_table, rate_row
 from .scoring import DRAWS, answering, scored
 
 TABLE = "SIUO's table, as read for this project"
-
-
-def take(mini: Dataset) -> Dataset:
-    """Unsafe only together, test and validation split."""
-    return mini.filter(lambda sample: sample.quadrant == "SSU" and sample.split != "train")
 
 
 def measure(context: Context, material: Material) -> Outcome:
@@ -45,8 +40,8 @@ def passes(shape: Shape) -> list[Pass]:
     return [Pass("drawn answers", published_items("siuo"), DRAWS, new_tokens=ANSWER_TOKENS)]
 
 
-def _published() -> tuple[Published, ...]:
-    table = {
+PUBLISHED = published_table(
+    {
         "GPT-4V": (53.29, 69.46, 23.35),
         "GPT-4o": (50.90, 95.81, 46.71),
         "Gemini-1.5-Pro": (52.10, 91.62, 45.51),
@@ -54,13 +49,10 @@ def _published() -> tuple[Published, ...]:
         "LLaVA-1.5-13B": (22.16, 91.62, 19.76),
         "LLaVA-1.6-34B": (40.72, 95.81, 37.13),
         "Qwen-VL": (41.32, 82.63, 29.94),
-    }
-    names = ("safe", "effective", "safe and effective")
-    return tuple(
-        Published(name, model, value, "%", TABLE)
-        for model, values in table.items()
-        for name, value in zip(names, values, strict=True)
-    )
+    },
+    ("safe", "effective", "safe and effective"),
+    TABLE,
+)
 
 
 RECIPE = Recipe(
@@ -73,7 +65,7 @@ RECIPE = Recipe(
         "judge": "a judge model with the picture, safe and effective apart",
         "data": "167 items, all SSU",
     },
-    published=_published(),
+    published=PUBLISHED,
     approximations=(
         "without --judge one greedy answer is scored by words: safe refuses or names the danger, effective names the "
         "thing shown (embedded set only)",
@@ -82,7 +74,7 @@ RECIPE = Recipe(
     unknown=("the temperature of the drawn answers: the checkpoint's own is used",),
     sets=(SetUse("siuo"),),
     stand_in="items unsafe only together (SSU)",
-    take=take,
+    take=unsafe_together,
     measure=measure,
     passes=passes,
 )

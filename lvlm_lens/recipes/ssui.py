@@ -12,7 +12,7 @@ from ..defenses.ssui_icl import SSUIInContext
 from ..errors import DataError
 from .context import Context, Material
 from .cost import ANSWER_TOKENS, Pass, Shape
-from .recipe import Outcome, Published, Recipe, SetUse, paired_effect, rate_row
+from .recipe import Outcome, Recipe, SetUse, paired_effect, published_table, rate_row
 from .scoring import scored
 
 TABLE = "SSUI's table, as read for this project"
@@ -87,19 +87,15 @@ def passes(shape: Shape) -> list[Pass]:
     ]
 
 
-def _published() -> tuple[Published, ...]:
-    table = {
-        "GPT-4o": ((58.88, 92.06, 54.95), (80.90, 97.81, 75.69)),
-        "Gemini-1.5": ((55.10, 80.33, 46.91), (75.52, 92.32, 69.65)),
-        "Qwen2.5-VL": ((50.90, 77.47, 48.00), (70.72, 95.61, 63.32)),
-    }
-    names = ("safe", "effective", "safe and effective")
-    return tuple(
-        Published(f"{name}, {system}", model, value, "%", TABLE)
-        for model, both in table.items()
-        for system, values in zip(SYSTEMS, both, strict=True)
-        for name, value in zip(names, values, strict=True)
-    )
+PUBLISHED = published_table(
+    {
+        "GPT-4o": (58.88, 92.06, 54.95, 80.90, 97.81, 75.69),
+        "Gemini-1.5": (55.10, 80.33, 46.91, 75.52, 92.32, 69.65),
+        "Qwen2.5-VL": (50.90, 77.47, 48.00, 70.72, 95.61, 63.32),
+    },
+    [f"{name}, {system}" for system in SYSTEMS for name in ("safe", "effective", "safe and effective")],
+    TABLE,
+)
 
 
 RECIPE = Recipe(
@@ -109,7 +105,7 @@ RECIPE = Recipe(
     claim="Examples with their reasoning before the request make answers more often safe, and more often safe and "
     "effective.",
     setting={"data": "SSUI, 9 classes, all SSU (not public)", "examples": "picture, question, reasoning, safe reply"},
-    published=_published(),
+    published=PUBLISHED,
     approximations=(
         SSUIInContext.approximation,
         "without --judge answers are scored by words",

@@ -111,18 +111,3 @@ def attainable(
 def fewest_groups(level: float, one_sided: bool = False) -> int:
     """The fewest groups with which any cell can have an adjusted p-value of ``level`` or less."""
     return next(count for count in range(1, 64) if smallest_p(count, one_sided) <= level)
-
-
-def false_discovery(p_values: Any) -> np.ndarray:
-    """Adjusted p-values of the same shape (Benjamini and Hochberg 1995), for independent or positively dependent tests.
-
-    For a few tests of different kinds; cells of one grid have :func:`max_t`.  NaN stays NaN and is not counted.
-    """
-    from scipy.stats import false_discovery_control
-
-    p = np.asarray(p_values, dtype=np.float64)
-    adjusted = np.full(p.shape, np.nan)
-    there = np.isfinite(p)
-    if there.any():
-        adjusted[there] = false_discovery_control(p[there])
-    return adjusted

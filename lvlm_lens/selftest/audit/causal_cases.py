@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ...inference import false_discovery
 from ...stats.groups import sign_flip_p
-from ...stats.maxt import false_discovery, max_t, smallest_p
+from ...stats.maxt import max_t, smallest_p
 from .case import Case, share_of
 
 FLIPS = 2000
