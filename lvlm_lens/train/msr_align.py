@@ -8,6 +8,7 @@ reasoning is exact, because its world is a table; other data bring it in their r
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..data import Sample
@@ -28,6 +29,7 @@ def with_reasoning(steps: Sequence[str], reply: str, marks: bool = True) -> str:
     return f"<think>{told}</think>\n{HEADING}\n{reply}" if marks else told + reply
 
 
+@dataclass(eq=False, repr=False)
 class MSRAlign(SFT):
     """SFT on reasoning and reply, after MSR-Align.
 
@@ -46,8 +48,7 @@ class MSRAlign(SFT):
     )
     rate = 2e-4
 
-    def __init__(self, marks: bool = True) -> None:
-        self.marks = marks
+    marks: bool = True
 
     def rows(self, model: LVLM, data: Sequence[Sample], settings: Settings) -> list[Row]:
         """One row a sample that has reasoning and a reference reply."""

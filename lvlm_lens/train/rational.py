@@ -10,6 +10,7 @@ For LVLMs this is the text-only control of :mod:`.msr_align`: the same loss, no 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -34,6 +35,7 @@ def with_reason(reason: str, reply: str, marks: bool = True) -> str:
     return f"{reason}\nFinal answer: {reply}" if marks else reason + reply
 
 
+@dataclass(eq=False, repr=False)
 class Rational(SFT):
     """SFT on self-written reasons and the reply, in words.
 
@@ -54,10 +56,9 @@ class Rational(SFT):
     rate = 2e-4
     in_words = True
 
-    def __init__(self, reasons: Literal["model", "data"] = "model", batch_size: int = 16, marks: bool = True) -> None:
-        self.reasons = reasons
-        self.batch_size = batch_size
-        self.marks = marks
+    reasons: Literal["model", "data"] = "model"
+    batch_size: int = 16
+    marks: bool = True
 
     def drawn(self, settings: Settings, samples: int) -> int:
         """One reason a request, and an answer to the harmless ones without reference."""

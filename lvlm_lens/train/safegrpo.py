@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..data import Sample
@@ -115,6 +116,7 @@ REWARDS: dict[str, tuple[Callable[[str, Labels], float], float]] = {
 """Each rule and its weight."""
 
 
+@dataclass(eq=False, repr=False)
 class SafeGRPO(AdapterMethod):
     """GRPO with rewards on image, text and joint labels; an approximation of SafeGRPO.
 
@@ -137,21 +139,12 @@ class SafeGRPO(AdapterMethod):
     rate = 5e-5
     has_labels = False
 
-    def __init__(
-        self,
-        generations: int = 4,
-        start: int = 60,
-        start_rate: float = 1e-3,
-        temperature: float = 1.0,
-        max_new_tokens: int = 64,
-        marks: bool = True,
-    ) -> None:
-        self.generations = generations
-        self.start = start
-        self.start_rate = start_rate
-        self.temperature = temperature
-        self.max_new_tokens = max_new_tokens
-        self.marks = marks
+    generations: int = 4
+    start: int = 60
+    start_rate: float = 1e-3
+    temperature: float = 1.0
+    max_new_tokens: int = 64
+    marks: bool = True
 
     @property
     def sequences(self) -> int:  # type: ignore[override]

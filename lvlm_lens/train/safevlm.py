@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ WEIGHTS, CARD = "safevlm.safetensors", "safevlm.json"
 SAFE = "safe"
 
 
+@dataclass(eq=False, repr=False)
 class SafeVLM(SFT):
     """SafeVLM, an approximation after PSA-VLM's public description.
 
@@ -57,14 +59,11 @@ class SafeVLM(SFT):
     )
     files = (WEIGHTS,)
 
-    def __init__(
-        self, mode: Mode = "fixed", head_steps: int = 200, head_rate: float = 1e-3, tokens: int = 8, queries: int = 16
-    ) -> None:
-        self.mode = mode
-        self.head_steps = head_steps
-        self.head_rate = head_rate
-        self.tokens = tokens
-        self.queries = queries
+    mode: Mode = "fixed"
+    head_steps: int = 200
+    head_rate: float = 1e-3
+    tokens: int = 8
+    queries: int = 16
 
     def prepare(self, model: LVLM, rows: Sequence[Row], job: Job) -> None:
         """Stage I; what an earlier start finished is kept."""

@@ -8,6 +8,7 @@ The release has PPO too, for which TRL has no trainer any more; :mod:`.safegrpo`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..data import Sample
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ..lens import LVLM
 
 
+@dataclass(eq=False, repr=False)
 class SPAVL(AdapterMethod):
     """DPO as SPA-VL does it.
 
@@ -35,8 +37,7 @@ class SPAVL(AdapterMethod):
     rate = 2e-5
     sequences = 2
 
-    def __init__(self, beta: float = 0.1) -> None:
-        self.beta = beta
+    beta: float = 0.1
 
     def rows(self, model: LVLM, data: Sequence[Sample], settings: Settings) -> list[Row]:
         """One row a sample with two replies; of the embedded set the worse one is that of the wrong verdict."""

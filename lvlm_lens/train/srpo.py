@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +93,7 @@ def average_log_likelihood(logits: torch.Tensor, ids: torch.Tensor, mask: torch.
     return (told * kept).sum(1) / kept.sum(1).clamp(min=1)
 
 
+@dataclass(eq=False, repr=False)
 class SRPO(AdapterMethod):
     """RPO-style approximation of SRPO (arXiv 2509.12060).
 
@@ -115,21 +117,12 @@ class SRPO(AdapterMethod):
     targets = ("q", "v")
     sequences = 2
 
-    def __init__(
-        self,
-        beta: float = 0.1,
-        draws: int = 10,
-        pairs: int | None = None,
-        temperature: float = 1.0,
-        max_new_tokens: int = 64,
-        batch_size: int = 64,
-    ) -> None:
-        self.beta = beta
-        self.draws = draws
-        self.pairs = pairs
-        self.temperature = temperature
-        self.max_new_tokens = max_new_tokens
-        self.batch_size = batch_size
+    beta: float = 0.1
+    draws: int = 10
+    pairs: int | None = None
+    temperature: float = 1.0
+    max_new_tokens: int = 64
+    batch_size: int = 64
 
     def drawn(self, settings: Settings, samples: int) -> int:
         """Draws at every prefix; three are supposed."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ..data import Sample
@@ -26,6 +26,7 @@ HELPFUL_SHARE = 5 / 2
 """Helpful rows for each safety row: 5,000 to 2,000."""
 
 
+@dataclass(eq=False, repr=False)
 class VLGuard(SFT):
     """Post-hoc safety fine-tuning as VLGuard does it.
 
@@ -44,9 +45,8 @@ class VLGuard(SFT):
     )
     rate = 2e-4
 
-    def __init__(self, helpful: str | None = None, root: str | None = None) -> None:
-        self.helpful = helpful
-        self.root = root
+    helpful: str | None = None
+    root: str | None = None
 
     def rows(self, model: LVLM, data: Sequence[Sample], settings: Settings) -> list[Row]:
         """Safety rows, and five helpful ones for two of them."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from .loss import Terms
 from .model import HEAD, HySAC
 
 
+@dataclass(eq=False, repr=False)
 class HySACMethod(Method):
     """HySAC (arXiv 2503.12127): CLIP in Lorentz space, all seven terms unless told otherwise.
 
@@ -40,10 +42,9 @@ class HySACMethod(Method):
     source = "arXiv 2503.12127, read in the authors' code"
     rate = 1e-4
 
-    def __init__(self, geometry: str = "lorentz", weight: float = 1.0, curvature: float = 1.0) -> None:
-        self.geometry = geometry
-        self.weight = weight
-        self.curvature = curvature
+    geometry: str = "lorentz"
+    weight: float = 1.0
+    curvature: float = 1.0
 
     def meaningless(self, control: str) -> str:
         """All of them: they deal with replies, and a dual encoder gives none."""
