@@ -17,6 +17,8 @@ import pytest
 import lvlm_lens
 from lvlm_lens.cli import COMMANDS, build_parser
 from lvlm_lens.config import SweepConfig
+from lvlm_lens.selftest.settings import StudySettings
+from lvlm_lens.training_settings import Settings
 
 ROOT = Path(lvlm_lens.__file__).parent
 SHARED = ("seed", "blocks", "positions", "batch_size", "folds", "out", "limit", "split", "subset", "root", "strict")
@@ -38,6 +40,7 @@ ON_PURPOSE = {
     "seed": {
         "SEED": "the published audit's, apart from those it was developed with",
         "1": "the published record's, apart from those it was developed with",
+        "StudySettings.seed": "that one",
         "5": "the published comparison's, apart from the selftest's",
         "'mini words, second draw'": "a set that is drawn once",
         "'mini picture, second draw'": "a set that is drawn once",
@@ -93,7 +96,10 @@ def _inside(node: ast.AST, place: str, of_class: bool) -> Iterator[Argument]:
             if any("dataclass" in ast.unparse(mark) for mark in child.decorator_list):
                 for line in child.body:
                     if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
-                        value = None if line.value is None else ast.unparse(line.value)
+                        written = line.value
+                        if isinstance(written, ast.Call) and ast.unparse(written.func) == "setting":
+                            written = written.args[0]  # a field that says its own help
+                        value = None if written is None else ast.unparse(written)
                         yield Argument(line.target.id, value, f"{place}:{name}", True)
             yield from _inside(child, f"{place}:{name}", True)
 
@@ -109,7 +115,7 @@ def test_there_is_a_surface_to_read():
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_one_default(name):
     allowed = {repr(DEFAULTS[name]), "...", None, *ON_PURPOSE.get(name, {})}
-    others = [a for a in ALL if a.name == name and a.default not in allowed and not a.place.startswith("config.py")]
+    others = [a for a in ALL if a.name == name and a.default not in allowed]
     assert not others
 
 
@@ -136,9 +142,7 @@ def options_of(command: str) -> list[argparse.Action]:
 
 
 LEFT_TO_THE_COMMAND = {
-    ("selftest", "seed"): "the published record's seed", ("selftest", "pairs"): "several sample sizes",
     ("bench", "model"): "no settings of a run", ("bench", "dataset"): "no settings of a run",
-    ("train", "batch_size"): "rows of an optimiser's step",
     ("models", "dtype"): "of the wide battery",
 }  # fmt: skip
 """Options of a setting's name whose default a command sets by itself, and why."""
@@ -153,13 +157,20 @@ def test_options_of_a_setting_leave_the_default_to_the_settings(command):
             assert "default: " in str(action.help), f"{command} --{action.dest} does not say its default"
 
 
+SETTINGS = {"train": (Settings, SweepConfig), "selftest": (StudySettings,)}
+"""Whose fields a command's options are, where not the sweep's alone."""
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_says_the_default_that_holds(command):
     """Where help names a plain number or word as default, the parser or the settings have the same."""
     for action in options_of(command):
         said = re.search(r"\(default: (\d+|last|mini|auto|refuse|default)\)$", str(action.help))
         if said:
-            held = action.default if action.default is not None else getattr(SweepConfig(), action.dest)
+            held = action.default
+            if held is None:
+                settings = next(kind for kind in SETTINGS.get(command, (SweepConfig,)) if hasattr(kind, action.dest))
+                held = getattr(settings, action.dest)
             shown = f"{held:g}" if isinstance(held, float) else str(held)
             assert shown == said[1], f"{command} --{action.dest}"
 
