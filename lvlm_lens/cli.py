@@ -52,7 +52,7 @@ FIND, PROVE, DEFEND, LOOK, TRUST = (
 )
 COMMANDS = {
     "sweep": Command(
-        FIND, "the whole line: read, locate, patch, SASA, defences, figures", "lvlm-lens sweep", "always"
+        FIND, "the whole pipeline: read, locate, patch, SASA, defences, figures", "lvlm-lens sweep", "always"
     ),
     "locate": Command(
         FIND, "the sweep's first half: curves, measures and layer roles",
@@ -63,11 +63,11 @@ COMMANDS = {
         "lvlm-lens capture --sites resid_post --positions last --out acts", "always",
     ),
     "rivals": Command(
-        FIND, "layer claims of this field, each by its own procedure, on one model", "lvlm-lens rivals --model mini",
-        "always",
+        FIND, "published claims of which layers matter, each by its own procedure, on one model",
+        "lvlm-lens rivals --model mini", "always",
     ),
     "patch": Command(
-        PROVE, "patch matched pairs: which blocks and positions decide, exactly and fast",
+        PROVE, "activation patching of matched pairs: which blocks and positions cause the refusal",
         "lvlm-lens patch --pairs 12 --out patch-mini", "always",
     ),
     "reproduce": Command(
@@ -91,7 +91,9 @@ COMMANDS = {
         LOOK, "finished runs side by side at relative depth, and tests of their differences",
         "lvlm-lens compare figures/base figures/defended",
     ),
-    "models": Command(LOOK, "families and embedded models: which load, their cards, their checks", "lvlm-lens models"),
+    "models": Command(
+        LOOK, "model families and embedded models: which can be loaded, model cards, checks", "lvlm-lens models"
+    ),
     "datasets": Command(
         LOOK, "data sets: what to download, where to put it, what is there", "lvlm-lens datasets siuo"
     ),
@@ -100,7 +102,7 @@ COMMANDS = {
         "lvlm-lens selftest --models 12",
     ),
     "bench": Command(
-        TRUST, "capture, patch or probe: measured beside the neighbours in one run", "lvlm-lens bench capture"
+        TRUST, "speed and memory of a task, measured beside other tools in one run", "lvlm-lens bench capture"
     ),
 }  # fmt: skip
 """Words and what they do; each has a module of its name in ``lvlm_lens.commands``."""

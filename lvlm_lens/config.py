@@ -65,7 +65,7 @@ class SweepConfig:
     pairs: int = setting(10, "matched pairs to patch; 0 for none", metavar="N")
     sasa: bool = setting(True, "leave SASA out", "measured", "--no-sasa")
     defenses: bool = setting(True, "leave the small defence table out", "made", "--no-defenses")
-    measures: str = setting("default", "default, all, or names with commas; robustness too", metavar="NAMES")
+    measures: str = setting("default", "default, all, or names with commas, also robustness", metavar="NAMES")
     folds: int = setting(5, "folds of the probes")
     permutations: int = setting(50, "label shuffles of the null")
     replicates: int = setting(1000, "bootstrap replicates")

@@ -36,14 +36,14 @@ class Settings:
         bf16: autocast to bfloat16; the adapter's weights stay float32.
     """
 
-    where: Where = setting("language", "language, projector, vision or all", metavar="PART")
+    where: Where = setting("language", "part of the model: language, projector, vision or all", metavar="PART")
     blocks: str | None = setting(None, "only these blocks of the part, e.g. 8-15 or 3,4,-1", "all", metavar="LIST")
-    rank: int = setting(8, "of LoRA", metavar="R")
+    rank: int = setting(8, "rank of the LoRA adapter", metavar="R")
     steps: int = setting(300, "optimiser steps", metavar="N")
     rate: float | None = setting(None, "learning rate", "the method's own", metavar="LR")
     batch_size: int = setting(4, "rows per step", metavar="N")
     seed: int = setting(0, "seed of everything random")
-    control: str = setting("none", "or benign_refusals, shuffled, text_only", metavar="NAME")
+    control: str = setting("none", "train on altered rows: benign_refusals, shuffled or text_only", metavar="NAME")
     save_every: int = setting(50, "steps between two checkpoints", metavar="N")
     bf16: bool = setting(False, "autocast to bfloat16", "no")
 

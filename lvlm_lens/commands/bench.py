@@ -14,7 +14,9 @@ SWEEP = ("model", "dataset", "limit", "dtype", "pairs", "sasa", "defenses")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the benchmarks."""
-    parser.add_argument("what", choices=("capture", "patch", "probe", "sweep", "scale", "study"), help="which one")
+    parser.add_argument(
+        "what", choices=("capture", "patch", "probe", "sweep", "scale", "study"), help="the task that is measured"
+    )
     parser.add_argument("--threads", type=int, metavar="N", help="torch threads (default: torch's own)")
     parser.add_argument("--out", metavar="FILE", help="write the JSON there too (default: nowhere)")
     add_settings(parser.add_argument_group("sweep: what is swept"), SWEEP)
@@ -26,7 +28,7 @@ def opening(options: argparse.Namespace) -> str:
     """What is about to happen."""
     if options.what == "study":
         return "reckoning the standard study on 1, 8 and 64 H100 from the dry run's counts, minutes; loading libraries"
-    return f"measuring {options.what} beside the neighbours in one run, minutes; loading libraries"
+    return f"measuring {options.what}, where there are other tools beside them; this takes minutes; loading libraries"
 
 
 def run(options: argparse.Namespace) -> int:

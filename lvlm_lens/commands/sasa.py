@@ -36,11 +36,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="block whose output is replaced (default: chosen on training data)",
     )
-    add("--fused-block", type=int, metavar="F", help="later block that is projected (default: likewise)")
-    add("--features", choices=("logits", "last_resid", "fused_resid"), default="logits", help="default: logits")
-    add("--mode", choices=("replace", "residual", "interpolate"), default="replace", help="default: replace")
-    add("--projection", choices=("onto_fused", "onto_safety"), default="onto_fused", help="default: onto_fused")
-    add("--sasa-positions", default="all", help="all, text, image or last (default: all)")
+    add("--fused-block", type=int, metavar="F", help="later block that is projected (default: chosen on training data)")
+    add(
+        "--features",
+        choices=("logits", "last_resid", "fused_resid"),
+        default="logits",
+        help="what the probe of the edited run reads (default: logits)",
+    )
+    add(
+        "--mode",
+        choices=("replace", "residual", "interpolate"),
+        default="replace",
+        help="how the projected state enters the safety block (default: replace)",
+    )
+    add(
+        "--projection",
+        choices=("onto_fused", "onto_safety"),
+        default="onto_fused",
+        help="which states are projected onto which (default: onto_fused)",
+    )
+    add("--sasa-positions", default="all", help="tokens that are written: all, text, image or last (default: all)")
     add("--quick", action="store_true", help="a smaller map and fewer controls (default: whole)")
     add_output_options(parser)
 

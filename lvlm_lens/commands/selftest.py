@@ -17,8 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the study on constructed models."""
     add = parser.add_argument
     add_settings(parser, [field.name for field in fields(StudySettings)], StudySettings)
-    add("--audit", action="store_true", help="planted arrays: every rule of inference (default: models)")
-    add("--draws", type=int, default=300, metavar="N", help="with --audit: draws of each case (default: 300)")
+    add(
+        "--audit",
+        action="store_true",
+        help="check every statistical rule on arrays with a planted answer (default: models)",
+    )
+    add("--draws", type=int, default=300, metavar="N", help="with --audit: random arrays of each case (default: 300)")
     add_worker_options(parser)
     add("--out", metavar="FILE", help="write the JSON there too, without the single trials (default: nowhere)")
     add_output_options(parser)

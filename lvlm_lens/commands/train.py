@@ -35,14 +35,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("method", nargs="?", metavar="METHOD", help="a method by name, or study (--list shows them)")
     add("--list", action="store_true", help="every method: its source, what is approximated (default: no)")
-    add("--controls", action="store_true", help="also train the method's controls, all in one table (default: no)")
-    add("--test-split", default="test", metavar="SPLIT", help="what that table is asked on (default: test)")
-    add("--test-limit", type=int, metavar="N", help="at most N test requests in that table (default: all)")
-    add("--max-new-tokens", type=int, default=96, metavar="N", help="longest answer in that table (default: 96)")
-    add("--study-method", default="sft", metavar="NAME", help="what `study` trains (default: sft)")
-    add("--windows", metavar="LIST", help="blocks of `study`, e.g. perception=3-5,expression=9-11 (default: located)")
-    add("--seeds", default="0,1,2", metavar="LIST", help="seeds of `study` (default: 0,1,2)")
-    add("--dry-run", action="store_true", help="steps, FLOPs, memory and time, and stop (default: train)")
+    add(
+        "--controls",
+        action="store_true",
+        help="also train the method's controls, and compare all in one table (default: no)",
+    )
+    add(
+        "--test-split",
+        default="test",
+        metavar="SPLIT",
+        help="with --controls, study: the split that the trained models answer (default: test)",
+    )
+    add("--test-limit", type=int, metavar="N", help="with --controls, study: at most N requests of it (default: all)")
+    add(
+        "--max-new-tokens",
+        type=int,
+        default=96,
+        metavar="N",
+        help="with --controls, study: tokens of the longest answer (default: 96)",
+    )
+    add("--study-method", default="sft", metavar="NAME", help="study: the method that is trained (default: sft)")
+    add(
+        "--windows",
+        metavar="LIST",
+        help="study: blocks to train, e.g. perception=3-5,expression=9-11 (default: located)",
+    )
+    add("--seeds", default="0,1,2", metavar="LIST", help="study: seeds (default: 0,1,2)")
+    add("--dry-run", action="store_true", help="print steps, FLOPs, memory and time, and stop (default: train)")
     add_model_options(parser)
     add_settings(
         parser, ("dataset", "root", "split", "subset", "limit", "out", "seed"),
@@ -50,7 +69,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         out="adapter folder; the same command continues it", out_unset="adapters/MODEL-METHOD",
     )  # fmt: skip
     add_settings(parser, [name for name in _TRAINING if name != "seed"], Settings)  # a seed is every command's
-    add("--option", action="append", default=[], metavar="NAME=VALUE", help="of the method itself (default: its own)")
+    add(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an argument of the method, repeatable (default: its own)",
+    )
     add_column_options(parser)
     add_worker_options(parser)
     add_output_options(parser)
