@@ -22,13 +22,13 @@ from ..data import Dataset, Sample
 from ..data.groups import groups_of
 from ..data.limits import limited_rows
 from ..data.splits import train_and_test
-from ..errors import DataError, UsageError
+from ..errors import UsageError
 from ..evaluate.cost import Cost, metered
 from ..evaluate.rates import rate
 from ..lens import LVLM
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
 from ..progress import part
-from ..stats.resampling import Resampling, group_folds
+from ..stats.resampling import group_folds
 from ..storage.plain import plain
 from .base import threshold_at
 from .contest import MARGIN, REPEATS
@@ -45,19 +45,17 @@ from .sasa_map import (
     gain_map,
     label_efficiency,
     make_split,
-    paired_gain,
     variant_cells,
-    with_interval,
 )
 from .sasa_map import test_scores as scores_on_test
 from .sasa_patching import patching_report
+from .sasa_transfer import MAIN, REFERENCE, conveyed_row, other_set_row
 from .tuned import TunedProbe
 
 SIZES = (10, 20, 50, 100, 200, 500)
 FALSE_POSITIVES = (0.01, 0.05)
 QUICK_SUBSETS = 3
 """Subsets of the training part a size, in a quick report."""
-REFERENCE, MAIN = "no_projection", "sasa"
 
 
 @dataclass
@@ -272,8 +270,8 @@ def sasa_report(
         name: TunedProbe().fit(split.parts(rows[name])[0], split.y_train, groups_of(train), seed)
         for name in (MAIN, REFERENCE)
     }
-    moves = [_conveyed(model, split, cell, made, template, rows, replicates)]
-    moves += [_other_set(model, other, cell, made, template, fitted, n_test, replicates) for other in transfer_to]
+    moves = [conveyed_row(model, split, cell, made, template, rows, replicates)]
+    moves += [other_set_row(model, other, cell, made, template, fitted, n_test, replicates) for other in transfer_to]
     guard = [_guard(split, made, rows[MAIN], fold, fpr, C, model) for fpr in FALSE_POSITIVES]
     cost = _cost(model, split, features, batch_size, cell, made.engine)
     few = [test[i] for i in limited_rows(test, 32 if quick else 128, seed)]
@@ -371,93 +369,6 @@ def _verdict(
     gain, lose = (sum(c["p_adjusted"] <= 0.05 and c["gain"] * side > 0 for c in cells) for side in (1, -1))
     tail = f"of {len(cells)} cells of the map {gain} gain and {lose} lose at a family-wise level of 5 %"
     return f"{says}: {numbers} ({how}); {others}{but}; {tail}."
-
-
-def _transfer_row(split: Split, sasa: np.ndarray, reference: np.ndarray, name: str) -> dict[str, Any]:
-    return {
-        "name": name,
-        "n_train": len(split.train),
-        "n_test": len(split.test),
-        "sasa": with_interval(split, sasa),
-        "plain": with_interval(split, reference),
-        "gain": paired_gain(split, sasa, reference),
-    }
-
-
-def _conveyed(
-    model: LVLM,
-    split: Split,
-    cell: Cell,
-    made: Extracted,
-    template: SASA,
-    rows: dict[str, np.ndarray],
-    replicates: int,
-) -> dict[str, Any]:
-    """Fit where words convey the harm, score where the picture does.
-
-    Where items have a version in words alone, training items are taken so; else items whose words are labelled
-    unsafe are trained on and items whose words are labelled safe are tested on.
-    """
-    name = "text-conveyed to image-conveyed harm"
-    pictured = [i for i, s in enumerate(split.test) if s.images and s.label_text != "unsafe"]
-    if not pictured or len(np.unique(split.y_test[pictured])) < 2:
-        return {"name": name, "reason": "the test part has no harmful and harmless samples with pictures"}
-    spoken = [s.without_images() for s in split.train if s.images and s.text_only is not None]
-    try:
-        if len(spoken) >= 10:
-            how = "training items in words alone (text_only)"
-            part = make_split(spoken, [split.test[i] for i in pictured], replicates, int(template.random_state))
-            words = extract(model, spoken, [cell], template.features, template.batch_size, engine=made.engine)  # type: ignore[arg-type]
-            train = {MAIN: words.cells[cell], REFERENCE: words.plain}
-        else:
-            how = "training items whose words are labelled unsafe, with all harmless ones"
-            keep = [i for i, s in enumerate(split.train) if not s.harmful or s.label_text == "unsafe"]
-            part = make_split(
-                [split.train[i] for i in keep],
-                [split.test[i] for i in pictured],
-                replicates,
-                int(template.random_state),
-            )
-            train = {key: split.parts(rows[key])[0][keep] for key in (MAIN, REFERENCE)}
-    except DataError as error:
-        return {"name": name, "reason": str(error)}
-    groups = groups_of(part.train)
-    scores = {
-        key: TunedProbe()
-        .fit(train[key], part.y_train, groups, int(template.random_state))
-        .decision_function(split.parts(rows[key])[1][pictured])
-        for key in (MAIN, REFERENCE)
-    }
-    return {**_transfer_row(part, scores[MAIN], scores[REFERENCE], name), "how": how}
-
-
-def _other_set(
-    model: LVLM,
-    other: Dataset,
-    cell: Cell,
-    made: Extracted,
-    template: SASA,
-    fitted: dict[str, TunedProbe],
-    n_test: int | None,
-    replicates: int,
-) -> dict[str, Any]:
-    """Score the fitted probes on another data set."""
-    name = f"to {other.name}"
-    known = [sample for sample in other if sample.harmful is not None]
-    if not known or len({sample.harmful for sample in known}) < 2:
-        return {"name": name, "reason": "it has no harmful and harmless labelled samples"}
-    test = [known[i] for i in limited_rows(known, n_test, int(template.random_state))]
-    seen = extract(model, test, [cell], template.features, template.batch_size, engine=made.engine)  # type: ignore[arg-type]
-    y = np.array([int(sample.harmful or 0) for sample in test])
-    part = Split(
-        [], test, np.empty(0), y, Resampling(groups_of(test), replicates, int(template.random_state)).weights()
-    )
-    return _transfer_row(
-        part,
-        fitted[MAIN].decision_function(seen.cells[cell]),
-        fitted[REFERENCE].decision_function(seen.plain),
-        name,
-    )
 
 
 def _guard(
