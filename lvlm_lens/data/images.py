@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..errors import DataError
@@ -57,6 +58,23 @@ def upright(picture: Image.Image) -> Image.Image:
         return picture
 
 
+def rgb(picture: Image.Image, what: str) -> Image.Image:
+    """The picture, upright, in RGB of eight bits.
+
+    Sixteen-bit grey is scaled (Pillow's own conversion cuts it off at 255, which makes it white).  An opaque picture is
+    made of a transparent one as ``transformers`` does when it loads a file: what lies under the transparency is seen.
+    Of an animation the first frame is taken.  Raises :class:`DataError` for 32-bit values, which have no fixed range.
+    """
+    from_png = picture.format == "PNG"
+    picture = upright(picture)
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and from_png):
+        sixteen = np.asarray(picture).astype(np.float64)
+        picture = Image.fromarray(np.rint(sixteen / 257).clip(0, 255).astype(np.uint8))
+    elif picture.mode in ("I", "F"):
+        raise DataError(f"{what} holds 32-bit values, whose range nothing says; save it with 8 or 16 bits a channel")
+    return picture.convert("RGB")
+
+
 def _decode(stream: Any, what: str) -> Image.Image:
     try:
         with Image.open(stream) as picture:
@@ -65,7 +83,7 @@ def _decode(stream: Any, what: str) -> Image.Image:
                 raise DataError(
                     f"{what} has {width} x {height} pixels, more than the bound of {MAX_PIXELS}; scale it down first"
                 )
-            return upright(picture).convert("RGB")
+            return rgb(picture, what)
     except DataError:
         raise
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -137,7 +155,7 @@ class ImageObject:
 
     def load(self) -> Image.Image:
         """The picture, upright (RGB)."""
-        return upright(self.picture).convert("RGB")
+        return rgb(self.picture, "image given as a PIL picture")
 
 
 @dataclass(frozen=True, slots=True)

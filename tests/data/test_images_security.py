@@ -6,8 +6,10 @@ import struct
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+from transformers.image_utils import load_image
 
 from lvlm_lens.data import images
 from lvlm_lens.data.images import ImageBytes, ImageFile, as_image_source
@@ -78,3 +80,37 @@ def test_a_pickle_named_as_a_picture_is_not_run(tmp_path):
     with pytest.raises(DataError, match="not a readable image"):
         ImageFile(tmp_path, "trap.png").load()
     assert not (tmp_path / "sprung").exists()
+
+
+def encoded(picture, kind="PNG", **options):
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return ImageBytes(buffer.getvalue())
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_sixteen_bit_grey_is_scaled_and_not_cut_off(kind):
+    ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    shown = np.asarray(encoded(Image.fromarray(ramp), kind).load())
+    assert shown.shape == (64, 64, 3)
+    np.testing.assert_allclose(shown[..., 0], ramp / 65535 * 255, atol=0.51)
+    assert np.array_equal(np.asarray(as_image_source(Image.fromarray(ramp)).load()), shown)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_pictures_of_32_bits_are_refused(dtype):
+    picture = Image.fromarray(np.ones((4, 4), dtype))
+    with pytest.raises(DataError, match="32-bit values, whose range nothing says"):
+        encoded(picture, "TIFF").load()
+    with pytest.raises(DataError, match="32-bit values"):
+        as_image_source(picture).load()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK"])
+def test_every_mode_is_read_as_transformers_reads_it(mode, tmp_path):
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (8, 8, 4), dtype=np.uint8), "RGBA")
+    picture = picture.convert("L" if mode == "1" else mode).convert(mode) if mode != "RGBA" else picture
+    file = tmp_path / ("picture.tiff" if mode == "CMYK" else "picture.png")
+    picture.save(file)
+    assert np.array_equal(np.asarray(ImageFile(tmp_path, file.name).load()), np.asarray(load_image(str(file))))
