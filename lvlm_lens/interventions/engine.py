@@ -30,6 +30,7 @@ from torch import nn
 
 from ..activations.sites import Site
 from ..errors import NumericalError
+from ..machine import give_back
 from ..models.anatomy import LOGITS
 from ..models.batching import out_of_memory
 from ..models.loaded import LoadedModel
@@ -58,6 +59,8 @@ def resume(
             some = todo[:count]
             try:
                 last = _wave(model, rec, [cells[n] for n in some], [starts[n] for n in some])
+                if last.device.type == "cpu":
+                    give_back()  # else what C's allocator keeps of this wave stands beside the next one
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise

@@ -156,5 +156,5 @@ def _compute(study: Study) -> Measured:
 SPEC = MeasureSpec(
     "angular_gap", "perception", "cheap", AngularGap.source,
     "angle between normal and malicious prompts above that among normal ones", _compute, default=True,
-    expected=ALL_BASELINES, probes=1.0, planted="danger",
+    expected=ALL_BASELINES, probes=0.5, planted="danger",
 )  # fmt: skip

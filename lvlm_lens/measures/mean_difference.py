@@ -103,6 +103,6 @@ def _compute(study: Study) -> Measured:
 
 SPEC = MeasureSpec(
     "mean_difference", "perception", "cheap", MeanDifference.source,
-    "AUROC of projections on the class-mean difference", _compute, default=True, expected=ALL_BASELINES, probes=0.6,
+    "AUROC of projections on the class-mean difference", _compute, default=True, expected=ALL_BASELINES, probes=0.7,
     planted="danger",
 )  # fmt: skip

@@ -151,5 +151,5 @@ def _products(size: LensSize) -> Products:
 SPEC = MeasureSpec(
     "refusal_lens", "expression", "cheap", RefusalLens.source,
     "refusal cosine of the lens, unsafe minus safe prompts (mean-centred beside it)", _compute, default=True,
-    probes=0.6, products=_products, planted="refusal", variants=("refusal_lens_centred",),
+    probes=0.0, products=_products, planted="refusal", variants=("refusal_lens_centred",),
 )  # fmt: skip

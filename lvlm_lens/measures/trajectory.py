@@ -234,5 +234,5 @@ def _compute(study: Study) -> Measured:
 
 SPEC = MeasureSpec(
     "trajectory", "expression", "cheap", Trajectory.source, "does the lens already say what the model decides?",
-    _compute, default=True, probes=0.6, planted="refusal",
+    _compute, default=True, probes=0.0, planted="refusal",
 )  # fmt: skip

@@ -51,7 +51,7 @@ def measuring_work(names: Sequence[str], items: int, n_blocks: int, heads: int, 
     asked = [MEASURES[name] for name in names if name in MEASURES]
     once = sum(spec.probes for spec in asked if spec.cost != "free") * kept
     return Work(
-        rows=rows_forward(names, items, n_blocks, heads), probes=once * (1.3 if twin else 1.0),
+        rows=rows_forward(names, items, n_blocks, heads), probes_plain=once * (1.3 if twin else 1.0),
         figures=sum(name in ("head_attribution", "knockout_flow", ROBUSTNESS) for name in names),
     )  # fmt: skip
 

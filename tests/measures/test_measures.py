@@ -30,6 +30,7 @@ from lvlm_lens.stages.measuring import (
     MEASURES,
     ROBUSTNESS,
     measure_stage,
+    measuring_work,
     parse_measures,
     rows_forward,
 )
@@ -112,6 +113,23 @@ def test_every_measure_keeps_the_contract(name, study):
         assert curve.replicates.shape[1] == len(curve) and curve.unit and curve.meta["source"] == spec.source
         assert curve.null_draws is not None or curve.meta["no_null"]
         assert curve.meta["depth"] == study.model.n_blocks
+
+
+def test_no_measure_beside_the_roles_own_fits_probes_on_shuffled_labels(study, monkeypatch):
+    """So the estimate counts their arithmetic in plain probes: counted with shuffles it was seven times too much."""
+    shuffled = []
+    real = LinearProbe.fit
+
+    def fit(probe, *given, **more):
+        shuffled.append(probe.permutations)
+        return real(probe, *given, **more)
+
+    monkeypatch.setattr(LinearProbe, "fit", fit)
+    names = [name for name, spec in MEASURES.items() if spec.cost in ("cheap", "forward")]
+    measure_stage(study, names)
+    assert not any(shuffled)
+    work = measuring_work(names, len(study.samples), study.model.n_blocks, 4, len(study.evidence.blocks), True)
+    assert work.probes == 0 and work.probes_plain > 0
 
 
 @pytest.mark.parametrize(
