@@ -380,8 +380,13 @@ def _file(place: str, name: str, revision: str | None) -> str | None:
         return str(path) if path.is_file() else None
     try:
         return cached_file(place, name, revision=revision, _raise_exceptions_for_missing_entries=False)
-    except OSError:
-        return None  # transformers' own loading says what is wrong with the address
+    except OSError as error:
+        if name != "config.json":
+            return None  # transformers' own loading says what is wrong with the address
+        raise ModelError(
+            f"model {place!r} is not in the local cache and could not be had from the hub: {first_line(error)}; "
+            "give a checkpoint folder, or an embedded model (mini)"
+        ) from error
 
 
 def _read_json(place: str, name: str, label: str, revision: str | None) -> Any:

@@ -225,6 +225,18 @@ def test_a_device_that_is_not_there(folders, device):
         estimate_sweep(SweepConfig(model=str(folders["llama"]), device=device, limit=20))
 
 
+def test_a_hub_that_does_not_answer_is_said(monkeypatch):
+    """It was said that the model has no config.json."""
+
+    def refused(*args, **kwargs):
+        raise OSError("We couldn't connect to 'https://huggingface.co' to load the files")
+
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr("transformers.utils.cached_file", refused)
+    with pytest.raises(ModelError, match=r"could not be had from the hub: We couldn't connect.*checkpoint folder"):
+        LVLM.from_pretrained("nobody/nothing")
+
+
 def test_a_revision_of_what_is_not_on_the_hub(folders):
     for name in ("mini", folders["llama"]):
         with pytest.raises(UsageError, match=r"revision 'v2' was given.*not come from the hub"):
