@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from ..errors import RunFolderError
 
@@ -33,9 +36,17 @@ def writing(what: str) -> Iterator[None]:
     """Turn the operating system's refusal to write into a :class:`RunFolderError` that says why."""
     try:
         yield
-    except OSError as error:
-        reason = _REASONS.get(error.errno or 0, str(error))
+    except (OSError, SafetensorError) as error:
+        reason = _REASONS.get(_number(error), str(error))
         raise RunFolderError(f"{what} cannot be written: {reason}") from error
+
+
+def _number(error: OSError | SafetensorError) -> int:
+    """The system's number of an error; safetensors keeps it in its words only."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    told = re.search(r"os error (\d+)", str(error))
+    return int(told[1]) if told else 0
 
 
 @contextmanager
