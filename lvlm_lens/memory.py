@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from .causal.grid_options import wave_tokens
 from .causal.nulls import NULLS
-from .causal.patch_grid import RECORDED, WAVE
+from .causal.patch_grid import RECORDED
 from .config import SweepConfig
 from .data import Dataset
 from .defenses.wide_table import IN_MEMORY
@@ -89,7 +90,9 @@ class Memory:
             lens=lens,
             measures=_measures(anatomy),
             head=anatomy.vocab_size * anatomy.d_model * size if config.twin and config.quantize is None else 0,
-            patching=_patching(anatomy, tokens, config.pairs, size) if config.pairs and data.pairs() else 0,
+            patching=_patching(anatomy, tokens, config.pairs, size, wave_tokens(device))
+            if config.pairs and data.pairs()
+            else 0,
             backbone=_weights(backbone, size, None) if backbone is not None and on_cpu else 0,
             twin=min(largest, PART) * (8 + 2 * size) if config.twin and config.quantize is None else 0,
             tables=_tables(min(128, len(data)), anatomy.vocab_size) if config.sasa and on_cpu else 0,
@@ -142,17 +145,17 @@ def _measures(anatomy: Anatomy) -> int:
     return 8 * (anatomy.d_model**2 + min(PIECE, anatomy.vocab_size * anatomy.d_model))
 
 
-def _patching(anatomy: Anatomy, tokens: int, pairs: int, size: int) -> int:
+def _patching(anatomy: Anatomy, tokens: int, pairs: int, size: int, wave: int) -> int:
     """A wave of tokens inside one block, what they attend to, the logits, and what is recorded of both prompts."""
     d, inner = anatomy.d_model, _inner(anatomy)
     per_token = d * 2 + 2 * anatomy.n_kv_heads * anatomy.head_dim
     recorded = 2 * anatomy.n_blocks * tokens * per_token * size * pairs
     pack = max(PACK, d // 4)
     keys = pack + tokens  # of one pack: its own and the prefix, repeated for every head and joined
-    attended = WAVE // pack * keys * anatomy.n_heads * anatomy.head_dim * 4 * size
-    masks = 13 * WAVE * keys  # places of keys (int64), the mask in numbers, and as yes and no
+    attended = wave // pack * keys * anatomy.n_heads * anatomy.head_dim * 4 * size
+    masks = 13 * wave * keys  # places of keys (int64), the mask in numbers, and as yes and no
     logits = min(LOGITS, 2 * (1 + len(NULLS)) * pairs * anatomy.n_blocks * anatomy.vocab_size)
-    return WAVE * (8 * d + 3 * inner) * size + attended + masks + min(recorded, RECORDED) + 3 * 4 * logits
+    return wave * (8 * d + 3 * inner) * size + attended + masks + min(recorded, RECORDED) + 3 * 4 * logits
 
 
 def _inner(anatomy: Anatomy) -> int:

@@ -10,8 +10,10 @@ from ..models.positions import Positions
 from .metrics import LogitsFunction, Metric
 from .nulls import NULLS
 
-WAVE = 16384
-"""Tokens of one wave of cells."""
+
+def wave_tokens(device: str) -> int:
+    """Tokens of one wave of cells.  A processor is no faster with more of them, and each takes memory."""
+    return 16384 if device.startswith("cuda") else 4096
 
 
 @dataclass(frozen=True)
@@ -29,5 +31,5 @@ class GridOptions:
     null: int = 1
     nulls: Sequence[str] = NULLS
     batch_size: int | None = None
-    max_tokens: int = WAVE
+    max_tokens: int | None = None
     seed: int = 0

@@ -28,7 +28,7 @@ from ..stats.maxt import attainable
 from .batches import alike, pictures
 from .cells import position_groups, site_axis
 from .grid import GridFolder, PatchGrid, _empty
-from .grid_options import WAVE, GridOptions
+from .grid_options import GridOptions, wave_tokens
 from .metrics import LogitsFunction, Metric, make_metric
 from .nulls import NULLS, null_kinds
 from .patch_batch import GridBatch, GridPlan, run_batch
@@ -57,7 +57,7 @@ def patch_grid(
     null: int = 1,
     nulls: Sequence[str] = NULLS,
     batch_size: int | None = None,
-    max_tokens: int = WAVE,
+    max_tokens: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
@@ -84,7 +84,7 @@ def patch_grid(
         batch_size: pairs per batch; by default as many as about 1 GiB of recorded state allows (one where this model's
             rows change when they are padded, whose cells have no null from other pairs), and halved when
             memory runs out.
-        max_tokens: most tokens in one wave of cells.
+        max_tokens: most tokens in one wave of cells; by default as :func:`~.grid_options.wave_tokens` says.
         seed: of the random directions and of the choice of cells to verify.
         progress: called after each batch.
         say: called once before the first forward, with what so many groups can show at best over so many cells.
@@ -145,7 +145,7 @@ class GridWork:
         groups = position_groups(asked.positions, asked.per, layouts)
         self._plan = GridPlan(
             model, directions, axis, groups, asked.window, make_metric(asked.metric, model), kinds, asked.seed,
-            asked.max_tokens, asked.exact,
+            asked.max_tokens or wave_tokens(str(model.device)), asked.exact,
         )  # fmt: skip
         self._settings = _settings(self._plan, pairs, asked)
         self._home = GridFolder(Path(out), self._settings) if out is not None else None

@@ -105,7 +105,7 @@ class MeasureSpec:
         votes: counted in the consensus of its role.
         expected: baselines whose absence is printed beside its role.
         rows: rows that it puts through the whole model, beyond what the sweep has read.
-        probes: its arithmetic in one block beside ``products``, in linear probes of one block without the null's shuffles
+        probes: its arithmetic in one block beside ``products``, in linear probes of one block without shuffled labels
             (no measure fits a probe anew for each shuffle).
         products: its matrix products as wide as the model or its vocabulary, beyond rows and probes.
         planted: one of :data:`PLANTED`, what it has to find in models whose answer is known; empty where ``untested``.

@@ -7,6 +7,7 @@ the last one ended.  A new stage is one file with one class, and its name in tha
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from abc import ABC, abstractmethod
@@ -191,6 +192,7 @@ def run_stage(stage: Stage, run: Run) -> Mapping[str, Any]:
         try:
             with run.timed(stage.name), halvings_noted(run.notes, stage.name):
                 parts = stage.run(run)
+            gc.collect()  # recordings stand in circles, which nothing else frees in time
             give_back()
             return parts
         except RuntimeError as error:
