@@ -57,7 +57,9 @@ class SweepConfig:
     adapter: str | None = setting(None, "PEFT adapter: folder with adapter_config.json", "none", metavar="DIR")
     quantize: str | None = setting(None, "quantise while loading, with bitsandbytes", "no", choices=("4bit", "8bit"))
     system: str | None = setting(None, "system prompt of every request", "none", metavar="TEXT")
-    batch_size: int = setting(32, "rows per forward", metavar="N")
+    batch_size: int = setting(
+        32, "rows per forward; patch grids take as many pairs at once as memory allows", metavar="N"
+    )
     backbone: str | None = setting(
         None, "language-only backbone to compare with", "the embedded model's own", metavar="NAME"
     )

@@ -123,7 +123,7 @@ class Padding:
                 raise ModelError(
                     f"rows of {int(lengths.min())} and {int(lengths.max())} tokens in one batch: beyond {trained} "
                     "tokens this model's rotary embeddings stretch with the longest row, which changes the others; "
-                    "use a batch size of 1"
+                    "use a batch size of 1 (--batch-size 1)"
                 )
 
     def _find(self, pictures: bool, side: str) -> Added:
@@ -149,7 +149,7 @@ class Padding:
         least = f"logits differ by {min(errors):.3g}, allowed {most:.3g}" if errors else "its forward fails"
         raise ModelError(
             f"rows of {self.lvlm.name!r} change when they are padded {side} ({least}), so a batch of unequal rows "
-            "cannot be trusted; use a batch size of 1"
+            "cannot be trusted; use a batch size of 1 (--batch-size 1)"
         )
 
     @torch.inference_mode()
