@@ -245,6 +245,8 @@ def sasa_report(
         asked, chosen_by = (best["safety"], best["fused"]), "cross-validation on training data, over the map"
     cell = cells[asked]
     others = variant_cells(cell, any(sample.images for sample in split.samples), controls_only=quick)
+    if batch_size == 1 and others.pop("other_sample", None) is not None:
+        notes.append("other_sample left out: it takes another prompt of the batch, and a batch is one prompt here")
     with part(0.4, 0.5, f"controls at blocks {cell.safety} and {cell.fused}"):
         varied = extract(
             model, split.samples, list(others.values()), features, batch_size, (cell.fused,), made.engine, out  # type: ignore[arg-type]
@@ -361,7 +363,8 @@ def _verdict(
     how = (
         f"{first['splits']} splits, blocks and C chosen and fitted anew in each, equivalent within {first['margin']:g}"
     )
-    equal = [c for c in ("other_sample", "random", "norm_matched") if rows[c]["sasa_over_this"]["low"] <= 0]
+    known = [c for c in ("other_sample", "random", "norm_matched") if c in rows]
+    equal = [c for c in known if rows[c]["sasa_over_this"]["low"] <= 0]
     but = ""
     if first["verdict"] == "better" and equal:
         but = f"; but {', '.join(equal)} does as well on the test part, so the gain is not this projection's"
