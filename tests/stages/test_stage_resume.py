@@ -93,6 +93,15 @@ def test_the_probes_of_a_report_of_sasa_are_counted(model, monkeypatch):
     assert {name: getattr(said, name) for name in seen} == seen
 
 
+def test_a_report_of_sasa_with_one_row_per_forward(model):
+    """A model whose rows cannot share a batch (LLM.int8) was refused with a remedy that had been taken already."""
+    model.passes.clear()
+    report = sasa_report(model, DATA, quick=True, batch_size=1)
+    assert set(model.passes) == {1}
+    assert any("other_sample left out" in note for note in report.notes)
+    assert "other_sample" not in {row["name"] for row in report.controls}
+
+
 def test_a_report_of_sasa_is_kept(model, tmp_path):
     with rows_counted(model, DATA) as rows:
         found, report = defence_stage(model, DATA, ROLES, 0, tell, 8, tmp_path)
