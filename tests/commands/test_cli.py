@@ -68,6 +68,15 @@ def test_patch_says_how_many_pairs_it_takes(capsys):
     assert f"the first ones) (default: {config_from(options).pairs})" in said
 
 
+def test_sasa_maps_the_blocks_that_are_named(capsys):
+    """On a deep model all pairs of blocks are hours."""
+    assert main(["sasa", "--quick", "--limit", "24", "--blocks", "1,4,-1", "--json", "--quiet"]) == 0
+    cells = json.loads(capsys.readouterr().out)["map"]["cells"]
+    assert [(cell["safety"], cell["fused"]) for cell in cells] == [(1, 4), (1, 11), (4, 11)]
+    assert main(["sasa", "--blocks", "3", "--limit", "8", "--quiet"]) == 2
+    assert "at least two different blocks" in capsys.readouterr().err
+
+
 def test_report_of_no_run(tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 8
     assert "result.json" in capsys.readouterr().err
