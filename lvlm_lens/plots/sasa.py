@@ -138,6 +138,7 @@ def plot_patching_change(report: Mapping[str, Any], n_blocks: int, title: str = 
                 axes.set_title(f"{direction}: {key}", fontsize=7.5, pad=14)
                 axes.grid(False)
                 block_axis(axes, blocks, n_blocks)
+                axes.set_xticks(blocks[:: max(1, round(len(blocks) / 6))])  # a third of the page has room for no more
         assert image is not None
         bar = figure.colorbar(image, ax=list(panels.ravel()), shrink=0.85, pad=0.01)
         bar.set_label("change of the refusal log-odds (nats)", fontsize=7)
