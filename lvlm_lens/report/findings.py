@@ -30,7 +30,7 @@ def of_sweep(data: Mapping[str, Any]) -> str:
         of = f" of {depth}" if not said else ""
         said.append(f"{words} from block {role['onset']}{of} [{role['onset_low']}, {role['onset_high']}]")
     if not said:
-        return "Nothing was found that beats what it has to beat: " + "; ".join(
+        return "No role was found that beats its null and its baselines: " + "; ".join(
             f"{name}: {data['roles'][name]['reason']}" for name in missing if data["roles"].get(name)
         )
     sentence = "; ".join(said)

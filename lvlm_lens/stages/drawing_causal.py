@@ -28,7 +28,7 @@ def draw_grid(
 
     caption = (
         f"Patching what enters each block in {len(grid.pairs)} matched pairs, by block and position, both ways; "
-        "greyed cells do not survive the false-discovery control."
+        "greyed cells do not survive the control for many tests (family-wise)."
     )
     drawn = [("patching", caption, plot_patch_grid(grid, n_blocks))]
     if pictures:
