@@ -7,8 +7,8 @@
     python -m benchmarks.adapter_patching write --out runs/adapter
     python -m benchmarks.adapter_patching write-mini --out runs/grids
 
-24 pairs: two of each of XSTest's eight types (drawn with seed 0) and the first eight of our own requests,
-SmolLM2-135M-Instruct, in bfloat16: a grid takes 2 to 4 minutes of one core.  A stopped run continues.  Adapters are the
+12 pairs: one of each of XSTest's eight types (drawn with seed 0) and the first four of our own requests,
+SmolLM2-135M-Instruct, in bfloat16: a grid takes 1 to 2 minutes of one core.  A stopped run continues.  Adapters are the
 shipped one and two that ``train`` makes with equal budgets on the frames of ``training/smol``: ``sft`` with their
 verdicts, ``sft-shuffled`` with verdicts dealt anew.  ``VOICE`` is what the base itself answers to the harmless frames,
 as ``training.smol.voice`` writes it.  ``write-mini`` writes docs/adapter_patching_mini.md of the grids that
@@ -38,7 +38,7 @@ from lvlm_lens.stats.groups import bootstrap_mean, paired_test
 from lvlm_lens.stats.maxt import false_discovery
 from lvlm_lens.train import Settings, make_method, train
 
-EACH_TYPE, OWN = 2, 8
+EACH_TYPE, OWN = 1, 4
 """Pairs of each of XSTest's types, and of our own requests."""
 
 
@@ -117,7 +117,7 @@ def section(name: str, grid: AdapterGrid, figure: str, every: int = 5) -> list[s
         "",
         f"![{name}](figures/{figure}.png)",
         "",
-        f"{len(grid.refusal.pairs)} pairs. Exactness: nothing on is the base to {ends['base']:.2g}, all on is the "
+        f"Exactness: nothing on is the base to {ends['base']:.2g}, all on is the "
         f"trained model to {ends['trained']:.2g} in the logits, against plain forwards of PEFT ({ends['prompts']} "
         f"prompts, they are {ends['apart']:.3g} apart, {ends['tolerance']:.2g} allowed in {grid.meta['dtype']}). "
         f"{held['cells']} cells that skip blocks against whole forwards: largest difference "
@@ -159,12 +159,11 @@ def page(grids: dict[tuple[str, str], AdapterGrid]) -> str:
         "# Into which blocks the training of `smol-text` wrote its refusals",
         "",
         "Written by `benchmarks/adapter_patching.py`, which holds the commands. SmolLM2-135M-Instruct (30 blocks), "
-        "LoRA of rank 8 on every linear map, bfloat16, pairs of a harmful and a "
-        "harmless prompt: 24 (two of each type of XSTest and eight of our own), or 12 in the grids that were not made "
-        "anew (one of each type and four). Metric: the refusal log-odds of the first answer token. Intervals "
-        "redraw pairs; cells that survive are above 0 at a family-wise 0.05 over the grid, and in the grids of single "
-        "blocks above a random change of the same size too. The bars under a figure are the roles of the committed "
-        "atlas of `smol-text` (XSTest; it has no pictures, so no semantics).",
+        "LoRA of rank 8 on every linear map, bfloat16, the same 12 pairs of a harmful and a harmless prompt everywhere "
+        "(XSTest and our own). Metric: the refusal log-odds of the first answer token. Intervals redraw pairs; cells "
+        "that survive are above 0 at a family-wise 0.05 over the grid, and in the grids of single blocks above a "
+        "random change of the same size too. The bars under a figure are the roles of the committed atlas of "
+        "`smol-text` (XSTest; it has no pictures, so no semantics).",
         "",
         "| adapter | what | harmful: base | trained | refused: base | trained | harmless: base | trained | refused: "
         "trained |",
@@ -183,8 +182,8 @@ def page(grids: dict[tuple[str, str], AdapterGrid]) -> str:
     for (adapter, name), grid in grids.items():
         lines += section(f"`{adapter}`: {name}", grid, f"adapter_{adapter}_{name}")
     for name in GRIDS:
-        if all((adapter, name) in grids for adapter in ("sft", "sft-shuffled")):
-            lines += beside(name, grids["sft", name], grids["sft-shuffled", name])
+        if all((adapter, name) in grids for adapter in ADAPTERS):
+            lines += beside(name, {adapter: grids[adapter, name] for adapter in ADAPTERS})
     return "\n".join(lines)
 
 
@@ -195,31 +194,33 @@ def shifts(grid: AdapterGrid, member: str, span: str, direction: str) -> np.ndar
     return values - own.corrupted if direction == "denoise" else own.clean - values
 
 
-def beside(name: str, method: AdapterGrid, control: AdapterGrid) -> list[str]:
-    """A grid's harmful prompts against its harmless ones, for the method, its control and between the two."""
+def beside(name: str, grids: dict[str, AdapterGrid]) -> list[str]:
+    """Harmful prompts against harmless ones by cell, for each adapter, and for two of them against the control."""
+    control = grids["sft-shuffled"]
+    groups, span = control.refusal.groups, control.refusal.positions[0]
+    heads = [f"`{adapter}`" for adapter in grids] + ["`sft` minus control", "`shipped` minus control"]
+    rows, found = [], []
+    for direction in control.refusal.directions:
+        apart = {
+            adapter: shifts(grid, "refusal", span, direction) - shifts(grid, "over_refusal", span, direction)
+            for adapter, grid in grids.items()
+        }
+        for block in np.flatnonzero(np.isfinite(apart["sft-shuffled"]).all(1)).tolist():
+            here = {adapter: values[block] for adapter, values in apart.items()}
+            tests = [paired_test(values, np.zeros_like(values), groups) for values in here.values()]
+            tests += [paired_test(here[one], here["sft-shuffled"], groups) for one in ("sft", "shipped")]
+            found.append(tests)
+            rows.append((direction, block))
+    q = np.stack([false_discovery([tests[column].p for tests in found]) for column in range(len(heads))], 1)
     lines = [
         f"## {name}: what each part adds on harmful prompts more than on harmless ones",
         "",
-        "Log-odds, on the same pairs; q over all rows of a column (Benjamini and Hochberg).",
+        "Log-odds, on the same pairs; q over all rows of a column (Benjamini and Hochberg). `sft` and the control have "
+        "equal budgets, `shipped` had 486 steps of 20.",
         "",
-        "| direction | block | `sft` | q | `sft-shuffled` | q | `sft` minus control | q |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+        f"| direction | block | {' | q | '.join(heads)} | q |",
+        "| --- " * (2 + 2 * len(heads)) + "|",
     ]
-    groups = method.refusal.groups
-    rows, found = [], []
-    span = method.refusal.positions[0]
-    for direction in method.refusal.directions:
-        apart = [
-            shifts(grid, "refusal", span, direction) - shifts(grid, "over_refusal", span, direction)
-            for grid in (method, control)
-        ]
-        for block in np.flatnonzero(np.isfinite(apart[0]).all(1)).tolist():
-            of_method, of_control = (one[block] for one in apart)
-            none = np.zeros_like(of_method)
-            tests = [paired_test(of_method, none, groups), paired_test(of_control, none, groups)]
-            found.append([*tests, paired_test(of_method, of_control, groups)])
-            rows.append((direction, block))
-    q = np.stack([false_discovery([tests[column].p for tests in found]) for column in range(3)], 1)
     for (direction, block), tests, adjusted in zip(rows, found, q, strict=True):
         cells = [
             f"{test.value:+.2f} [{test.low:+.2f}, {test.high:+.2f}] | {one:.3f}"
