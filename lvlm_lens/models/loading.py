@@ -27,7 +27,7 @@ from .placement import hold_device, hold_places, offload_options, read_device_ma
 from .processors import load_processor
 from .quantized import check_stored, fit_to_cpu, quantization_config
 from .smol import origin, smol_base_path, smol_path, smol_text_path
-from .templates import hold_template
+from .templates import dated, hold_template
 
 EMBEDDED = {
     "mini": mini_path,
@@ -148,6 +148,7 @@ def load_checkpoint(
         model = attached[0].get_base_model()
     unexpected = sorted(report["unexpected_keys"])
     warnings = (f"{_some(unexpected)} of the checkpoint have no place in the model",) if unexpected else ()
+    warnings += dated(processor)
     return Checkpoint(
         model,
         processor,

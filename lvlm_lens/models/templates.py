@@ -57,13 +57,25 @@ def render(owner: Any, messages: list[dict[str, Any]]) -> str:
         ) from error
 
 
+def template_of(owner: Any) -> Any:
+    """The chat template of a processor or tokenizer, or ``None``."""
+    return getattr(owner, "chat_template", None) or getattr(getattr(owner, "tokenizer", owner), "chat_template", None)
+
+
+def dated(owner: Any) -> tuple[str, ...]:
+    """A warning where the chat template writes the day into every prompt (Llama 3, gpt-oss): tomorrow's differ."""
+    if "strftime_now" not in str(template_of(owner)):
+        return ()
+    return ("the chat template asks for the date, so prompts of another day are others",)
+
+
 def hold_template(owner: Any, label: str) -> None:
     """Render an owner's chat template once, apart; raises :class:`ModelError` where that takes too much.
 
     Bounds: 5 seconds of processor time, 1 GiB of memory, ten million characters.
     """
     tokenizer = getattr(owner, "tokenizer", owner)
-    template = getattr(owner, "chat_template", None) or getattr(tokenizer, "chat_template", None)
+    template = template_of(owner)
     if not isinstance(template, str):
         return
     parts = [{"type": "image"}, {"type": "text", "text": "Is it safe?"}]

@@ -225,6 +225,16 @@ def test_a_device_that_is_not_there(folders, device):
         estimate_sweep(SweepConfig(model=str(folders["llama"]), device=device, limit=20))
 
 
+def test_a_template_that_asks_for_the_date_is_a_warning(tmp_path):
+    model, tokenizer = tiny_model("llama")
+    tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }} " + tokenizer.chat_template
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert LVLM.from_pretrained(tmp_path).warnings == (
+        "the chat template asks for the date, so prompts of another day are others",
+    )
+
+
 def test_a_hub_that_does_not_answer_is_said(monkeypatch):
     """It was said that the model has no config.json."""
 
