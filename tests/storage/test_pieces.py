@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from lvlm_lens.errors import RunFolderError
@@ -99,3 +100,15 @@ def test_equal_content_gives_equal_bytes(tmp_path):
 def test_files_of_an_earlier_version_keep_their_entries(tmp_path):
     save_file({"x": np.arange(3.0)}, tmp_path / "old.safetensors", metadata={"about": "{}", "curves": "[]"})
     assert load_arrays(tmp_path / "old.safetensors")[1] == {"about": "{}", "curves": "[]"}
+
+
+def test_a_full_disk_is_said_where_safetensors_writes(tmp_path, monkeypatch):
+    """safetensors has an error of its own, with the system's number in its words."""
+
+    def full(*given, **more):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.numpy.save_file", full)
+    with pytest.raises(RunFolderError, match="cannot be written: the disk is full; free some space"):
+        save_arrays(tmp_path / "x.safetensors", {"x": np.zeros(3)})
+    assert not list(tmp_path.iterdir())
