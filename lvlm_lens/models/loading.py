@@ -147,14 +147,13 @@ def load_checkpoint(
     if attached is not None:
         model = attached[0].get_base_model()
     unexpected = sorted(report["unexpected_keys"])
-    warnings = (f"{_some(unexpected)} of the checkpoint have no place in the model",) if unexpected else ()
-    warnings += dated(processor)
+    warnings = [f"{_some(unexpected)} of the checkpoint have no place in the model"] if unexpected else []
     return Checkpoint(
         model,
         processor,
         label if label in EMBEDDED else Path(label).name or label,
         revision or getattr(config, "_commit_hash", None),
-        warnings,
+        (*warnings, *dated(processor)),
         origin(place),
         attached,
         quantized,
