@@ -54,7 +54,6 @@ RUNS: dict[str, dict[str, Run]] = {
             5e-4,
             new_tokens=48,
             options={"start": 100, "start_rate": 5e-3, "max_new_tokens": 40, "marks": False},
-            controls=("shuffled",),
         ),
     },
     # at most 200 rows of 274, all requests; of the controls the one that tells verdicts from style, an hour of one core
