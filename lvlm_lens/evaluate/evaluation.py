@@ -21,7 +21,7 @@ import numpy as np
 
 from ..data import Sample
 from ..data.groups import groups_of
-from ..errors import UsageError
+from ..errors import DataError, UsageError
 from ..inference import false_discovery
 from ..lens import LVLM
 from ..models.refusal_tokens import refusal_log_odds, refusal_token_ids
@@ -180,10 +180,17 @@ def evaluate(
     answers: dict[str, list[Answer]] = {}
     rows: list[dict[str, Any]] = []
     table: InsideTable | None = None
+    unlearned: list[str] = []
     asked: list[DefenseLike | None] = [None, *defenses]
     for defense in each(asked, lambda defense: NONE if defense is None else defense.name):
         name = NONE if defense is None else defense.name
-        system, found = asking.ask(name, defense)
+        try:
+            system, found = asking.ask(name, defense)
+        except DataError as error:  # it cannot learn from these data; the others can still be asked
+            if len(asked) <= 2:
+                raise
+            unlearned.append(f"{name} left out: {error}")
+            continue
         answers[name] = found
         row = _measured(name, test, found, answers[NONE], scorer, model, max_new_tokens)
         row["approximation"] = getattr(defense, "approximation", "")
@@ -209,7 +216,8 @@ def evaluate(
                     table.add(defense)  # type: ignore[arg-type]
         rows.append(row)
     tests = _tests(test, answers, scorer)
-    notes = [*asking.unread, *(f"{row['system']}: {row['approximation']}" for row in rows if row["approximation"])]
+    notes = [*asking.unread, *unlearned]
+    notes += [f"{row['system']}: {row['approximation']}" for row in rows if row["approximation"]]
     notes += [line for row in rows if (line := reaction_note(row["system"], row["reactions"]["harmful"]))]
     setting = {
         "model": model.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 from lvlm_lens import LVLM
 from lvlm_lens.data import ImageBytes, ImageObject, Sample
 from lvlm_lens.defenses import NEARSIDE, SafetyPrompt, sasa_report
+from lvlm_lens.defenses.ssui_icl import SSUIInContext
 from lvlm_lens.errors import DataError, RunFolderError, UsageError
 from lvlm_lens.evaluate.answers import AnswerLedger, collect_answers
 from lvlm_lens.evaluate.evaluation import evaluate
@@ -55,6 +57,16 @@ def llava() -> LVLM:
 @pytest.fixture(scope="module")
 def data() -> list[Sample]:
     return [*requests(16, "train"), *requests(12, "test", 100)]
+
+
+def test_a_defence_that_cannot_learn_from_the_data_does_not_end_the_others(llava: LVLM, data: list[Sample]) -> None:
+    """``--defense all`` ended on every data set without reference replies."""
+    bare = [replace(sample, reference=None, caption=None) for sample in data]
+    result = evaluate(llava, bare, [SafetyPrompt(), SSUIInContext()], limit=4, max_new_tokens=2, inside=False)
+    assert [row["system"] for row in result.rows] == ["none", "safety_prompt"]
+    assert any("ssui_icl left out: 0 of" in note for note in result.notes)
+    with pytest.raises(DataError, match="shots cannot be drawn"):
+        evaluate(llava, bare, [SSUIInContext()], limit=4, max_new_tokens=2, inside=False)
 
 
 def test_rates_by_hand_and_resume(llava: LVLM, data: list[Sample], tmp_path, monkeypatch) -> None:
