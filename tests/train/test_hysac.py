@@ -61,7 +61,7 @@ def test_the_loss_is_the_sum_of_its_terms_and_each_can_be_left_out():
     features = {name: torch.randn(4, 8) for name in ("T", "I", "T*", "I*")}
     head = Head(8)
     loss, parts = head(features)
-    assert len(parts) == 7 and float(loss) == pytest.approx(sum(parts.values()) / 7, rel=1e-5)
+    assert len(parts) == 7 and loss.item() == pytest.approx(sum(parts.values()) / 7, rel=1e-5)
     c = float(head.curvature)
     at = {name: lorentz.lift(f * 8**-0.5, c) for name, f in features.items()}
     logits = -lorentz.distance(at["T"], at["I*"], c) / 0.07

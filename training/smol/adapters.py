@@ -40,7 +40,7 @@ def with_adapter(base: Path, rank: int, targets: list[str], start: Path | None =
 def save_adapter(adapted: PeftModel, folder: Path) -> None:
     """Write PEFT's folder with the matrices in float16."""
     adapted.peft_config["default"].base_model_name_or_path = BASE_NAME  # and not where it lay
-    adapted.save_pretrained(folder)
+    adapted.save_pretrained(folder, save_embedding_layers=False)  # "auto" asks the hub for the base
     (folder / "README.md").unlink(missing_ok=True)
     path = folder / "adapter_model.safetensors"
     save_file({name: tensor.half() for name, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
