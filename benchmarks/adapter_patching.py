@@ -30,12 +30,12 @@ import numpy as np
 from lvlm_lens import LVLM, load_dataset
 from lvlm_lens.causal import AdapterGrid, adapter_grid
 from lvlm_lens.data import Dataset, Pair, Sample
+from lvlm_lens.inference import false_discovery
 from lvlm_lens.models.smol import beyond
 from lvlm_lens.models.smol.assemble import TEXT_ADAPTER
 from lvlm_lens.plots.adapter import plot_adapter_grid
 from lvlm_lens.plots.theme import save_figure
 from lvlm_lens.stats.groups import bootstrap_mean, paired_test
-from lvlm_lens.stats.maxt import false_discovery
 from lvlm_lens.train import Settings, make_method, train
 
 EACH_TYPE, OWN = 1, 4

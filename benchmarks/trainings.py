@@ -21,7 +21,7 @@ from lvlm_lens import load_dataset
 from lvlm_lens.data.limits import limited
 from lvlm_lens.stages.training import train_with_controls
 from lvlm_lens.train import Job, Settings, make_method, read_training
-from lvlm_lens.train.method import CONTROLS
+from lvlm_lens.training_settings import CONTROLS
 
 RECORDS = Path(__file__).parent / "trainings"
 
