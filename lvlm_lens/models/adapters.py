@@ -121,6 +121,7 @@ def attach(model: Any, folder: str | Path, fold_head: bool = True) -> tuple[Any,
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Found missing adapter keys")  # an error below, with what is missing
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`")  # PEFT reads it by the old name
             wrapped = PeftModel.from_pretrained(model, str(path), adapter_name=_NAME)
     except Exception as error:  # PEFT's layers raise whatever their own library raises
         # PyTorch says on the first line that there are errors, and which on those after it

@@ -32,8 +32,6 @@ def quantization_config(bits: str, dtype: Any) -> Any:
     needs("bitsandbytes", "adapters", f"--quantize {bits}")
     from transformers import BitsAndBytesConfig
 
-    # it says once that a faster kernel could be fetched from the hub, which is nobody's question here
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     if bits == "8bit":
         # it says once a product that LLM.int8 computes in float16, which docs/limits.md says once
         logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -66,6 +68,15 @@ def test_the_logits_are_pefts_own_and_the_record_says_how_far_they_moved(places,
     assert adapted.name == "base+lora" and record["kind"] == "LORA"
     assert record["tensors"] == len(load_file(root / "lora" / WEIGHTS))
     assert base.provenance()["adapter"] is None and base.weights_hash() != adapted.weights_hash()
+
+
+def test_loading_says_nothing_that_its_user_cannot_act_on(places):
+    """bitsandbytes advises a kernel and PEFT reads an old name, at their import, hence a process of its own."""
+    root, _ = places
+    code = f"from lvlm_lens import LVLM; LVLM.from_pretrained({str(root / 'base')!r}, adapter={str(root / 'lora')!r})"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
+    said = [line for line in run.stderr.splitlines() if line and "Loading weights" not in line]
+    assert said == [] and run.stdout == ""
 
 
 def test_the_base_is_not_left_frozen(places, tmp_path):
