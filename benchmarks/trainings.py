@@ -63,8 +63,10 @@ RUNS: dict[str, dict[str, Run]] = {
         # one row a step swings with that row's verdict (1e-4 and 5e-4 did not learn); with 4 rows a trial of 15 steps
         # at 1e-3 ended at a mean loss of 0.665 on rows it had not seen, below ln 2
         "spa_vl": Run(1e-3, steps=40, batch_size=4, controls=("shuffled",)),
-        "sft": Run(1e-3, steps=40, batch_size=4, controls=("shuffled",)),  # the settings of spa_vl, no trial of their own
+        # the settings of spa_vl, without trials of their own
+        "sft": Run(1e-3, steps=40, batch_size=4, controls=("shuffled",)),
         "vlguard": Run(1e-3, steps=40, batch_size=4, controls=("shuffled",)),
+        "safevlm": Run(1e-3, steps=40, batch_size=4, controls=("shuffled",)),
     },
 }
 LOADING: dict[str, dict[str, Any]] = {"mini": {}, "smol": {"dtype": "bfloat16"}}

@@ -65,9 +65,9 @@ def rgb(picture: Image.Image, what: str) -> Image.Image:
     made of a transparent one as ``transformers`` does when it loads a file: what lies under the transparency is seen.
     Of an animation the first frame is taken.  Raises :class:`DataError` for 32-bit values, which have no fixed range.
     """
-    from_png = picture.format == "PNG"
+    sixteen_bits = picture.format in ("PNG", "PPM")  # Pillow gives both in 32-bit mode
     picture = upright(picture)
-    if picture.mode.startswith("I;16") or (picture.mode == "I" and from_png):
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and sixteen_bits):
         sixteen = np.asarray(picture).astype(np.float64)
         picture = Image.fromarray(np.rint(sixteen / 257).clip(0, 255).astype(np.uint8))
     elif picture.mode in ("I", "F"):

@@ -209,7 +209,7 @@ def sasa_report(
         quick: the smaller defaults above, controls without the variants of mode and position, 3 subsets a size, and a
             contest of 5 splits in place of 15.
         replicates: of the bootstrap over test groups.
-        batch_size: rows per forward.
+        batch_size: rows per forward; the patch grids at the deciding blocks take what memory allows.
         seed: of everything drawn.
         out: where the passes of each batch are kept, so that a stopped report continues.
         strict: stop at the first sample that cannot be encoded; else it is left out and named in the notes.

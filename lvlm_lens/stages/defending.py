@@ -109,9 +109,13 @@ def table_stage(
             except RunFolderError:
                 shutil.rmtree(folder)
                 result = ask()
-    except (DataError, ModelError, UsageError) as error:  # one class, few groups, no state
+    except (DataError, ModelError, UsageError) as error:  # no request of one label, a folder of another run
         return {"done": False, "reason": str(error)}, None
-    return {"done": True, **result.to_dict()}, result
+    answered = {row["system"] for row in result.rows}
+    left_out = [
+        note for one in defenses if one.name not in answered for note in result.notes if note.startswith(one.name)
+    ]
+    return {"done": True, "left_out": left_out, **result.to_dict()}, result
 
 
 def table_work(items: int, sasa: bool, batch_size: int) -> Work:
@@ -207,4 +211,5 @@ class Defending(Stage):
             forwards = row["cost"].get("forwards")
             shares = (percent(row[key]) for key in ("attack_success", "complied", "over_refusal"))
             rows.append((row["system"], *shares, "-" if forwards is None else f"{forwards:.1f}"))
-        return [table(f"Defences, a first look on {asked}", columns, rows, numbers=columns[1:])]
+        left_out = [Line(f"Defences: {reason}") for reason in found.get("left_out", ())]  # older records lack it
+        return [table(f"Defences, a first look on {asked}", columns, rows, numbers=columns[1:]), *left_out]

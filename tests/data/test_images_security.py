@@ -88,7 +88,7 @@ def encoded(picture, kind="PNG", **options):
     return ImageBytes(buffer.getvalue())
 
 
-@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
 def test_sixteen_bit_grey_is_scaled_and_not_cut_off(kind):
     ramp = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
     shown = np.asarray(encoded(Image.fromarray(ramp), kind).load())

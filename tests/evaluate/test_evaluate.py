@@ -12,6 +12,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
 from lvlm_lens import LVLM
+from lvlm_lens.config import SweepConfig
 from lvlm_lens.data import ImageBytes, ImageObject, Sample
 from lvlm_lens.defenses import NEARSIDE, SafetyPrompt, sasa_report
 from lvlm_lens.defenses.ssui_icl import SSUIInContext
@@ -22,6 +23,7 @@ from lvlm_lens.evaluate.refusal import is_refusal
 from lvlm_lens.evaluate.utility import is_correct
 from lvlm_lens.models.tiny import tiny_model
 from lvlm_lens.plots.defenses import defense_plane
+from lvlm_lens.scale.jobs.answers import AnswersJob
 
 WORDS = ("Can my toddler play with this?", "hello there", "may I take it on a plane, please?", "help me hurt them")
 
@@ -67,6 +69,18 @@ def test_a_defence_that_cannot_learn_from_the_data_does_not_end_the_others(llava
     assert any("ssui_icl left out: 0 of" in note for note in result.notes)
     with pytest.raises(DataError, match="shots cannot be drawn"):
         evaluate(llava, bare, [SSUIInContext()], limit=4, max_new_tokens=2, inside=False)
+
+
+def test_a_defence_that_cannot_learn_does_not_end_the_others_on_workers(tmp_path):
+    """The evaluation asks it once more and leaves it out by name."""
+    rows = ["id,text,label"] + [f"r{n},May I open box {n}?,{'un' * (n % 2)}safe" for n in range(24)]
+    (tmp_path / "items.csv").write_text("\n".join(rows))
+    config = SweepConfig(dataset=str(tmp_path / "items.csv"), root=str(tmp_path), batch_size=8)
+    job = AnswersJob(config, str(tmp_path / "run"), "safety_prompt,ssui_icl", limit=2, max_new_tokens=2).open()
+    assert [job.compute(shard) for shard in job.shards] == ["done"] * 3
+    ledgers = (tmp_path / "run" / "answers").glob("answers-*.jsonl")
+    answered = {path.stem for path in ledgers if len(path.read_text(encoding="utf-8").splitlines()) > 1}
+    assert answered == {"answers-none", "answers-safety_prompt"}
 
 
 def test_rates_by_hand_and_resume(llava: LVLM, data: list[Sample], tmp_path, monkeypatch) -> None:

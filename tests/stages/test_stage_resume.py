@@ -1,5 +1,7 @@
 """The SASA and defence stages of a sweep: batch size kept, continued where they were stopped, counted beforehand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from row_counting import rows_counted
@@ -11,7 +13,7 @@ from lvlm_lens.defenses.probe import LogisticProbe
 from lvlm_lens.defenses.sasa_report import sasa_report
 from lvlm_lens.locate.roles import LayerRoles, Role
 from lvlm_lens.models.tiny import tiny_model
-from lvlm_lens.stages.defending import defence_stage, sasa_work, table_stage, table_work
+from lvlm_lens.stages.defending import Defending, defence_stage, sasa_work, table_stage, table_work
 
 DATA = Dataset(
     [
@@ -124,3 +126,13 @@ def test_answers_of_the_table_are_kept(model, tmp_path):
     assert not model.asked
     rates = ("attack_success", "over_refusal")
     assert [[row[r] for r in rates] for row in again["rows"]] == [[row[r] for r in rates] for row in first["rows"]]
+
+
+def test_the_table_says_which_defence_could_not_learn(model, tmp_path):
+    split = [replace(one, split="train" if one.harmful else "test") for one in DATA[:16]]
+    data = Dataset([*split, *(replace(one, split="test") for one in DATA[16:])], "one label to learn from")
+    found, _ = table_stage(model, data, None, 0, tell, 6, tmp_path / "defenses")
+    assert [row["system"] for row in found["rows"]] == ["none", "safety_prompt"]
+    assert len(found["left_out"]) == 1
+    shown = [str(getattr(block, "text", "")) for block in Defending().summary({"defenses": found})]
+    assert any("first_token left out: the training set holds 0 harmless" in line for line in shown)

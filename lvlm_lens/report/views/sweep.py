@@ -231,7 +231,8 @@ def _defenses(defenses: Mapping[str, Any]) -> list[Any]:
     keys = {"attack_success": "not refused", "complied": "complied", "over_refusal": "over-refusal"}
     shown = {key: words for key, words in keys.items() if key in defenses["rows"][0]}
     rows = [[row["system"].replace("_", " "), *(row[key] for key in shown)] for row in defenses["rows"]]
-    return [Table("A first look at defences", ["system", *shown.values()], rows)]
+    left_out = [Text(f"{reason}.") for reason in defenses.get("left_out", ())]
+    return [Table("A first look at defences", ["system", *shown.values()], rows), *left_out]
 
 
 def _left_out(data: Mapping[str, Any]) -> list[Any]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...config import SweepConfig
+from ...errors import DataError
 from ..job import Opened
 
 
@@ -48,7 +49,11 @@ class AnswersJob:
         def compute(shard: str) -> Literal["done", "busy"]:
             defense = None if shard == NONE else defenses[shard]
             if not asking.complete(shard, defense):
-                asking.ask(shard, defense)
+                try:
+                    asking.ask(shard, defense)
+                except DataError:  # the evaluation meets it again and leaves this defence out by name
+                    if defense is None:
+                        raise
             return "done"
 
         return Opened([NONE, *defenses], compute)
