@@ -66,7 +66,6 @@ RUNS: dict[str, dict[str, Run]] = {
         # the settings of spa_vl, without trials of their own
         "sft": Run(1e-3, steps=40, batch_size=4, controls=("shuffled",)),
         "vlguard": Run(1e-3, steps=40, batch_size=4, controls=("shuffled",)),
-        "safevlm": Run(1e-3, steps=40, batch_size=4, controls=("shuffled",)),
     },
 }
 LOADING: dict[str, dict[str, Any]] = {"mini": {}, "smol": {"dtype": "bfloat16"}}
