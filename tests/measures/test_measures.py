@@ -15,6 +15,7 @@ from lvlm_lens.errors import DataError, UsageError
 from lvlm_lens.locate.consensus import change_point
 from lvlm_lens.locate.elsewhere import read_elsewhere
 from lvlm_lens.locate.locating import locate_roles
+from lvlm_lens.measures import concept_probe, linear_probe
 from lvlm_lens.measures.check_measure import check_spec
 from lvlm_lens.measures.draws import load_curves, load_measured, save_curves
 from lvlm_lens.measures.evidence import gather
@@ -34,6 +35,7 @@ from lvlm_lens.stages.measuring import (
     parse_measures,
     rows_forward,
 )
+from lvlm_lens.stats import crossfit
 from lvlm_lens.stats.curve import Curve, curve_from_draws
 
 WORDS = ("box", "cup", "lamp", "door")
@@ -117,17 +119,21 @@ def test_every_measure_keeps_the_contract(name, study):
 
 def test_no_measure_beside_the_roles_own_fits_probes_on_shuffled_labels(study, monkeypatch):
     """So the estimate counts their arithmetic in plain probes: counted with shuffles it was seven times too much."""
-    shuffled = []
-    real = LinearProbe.fit
+    vectors = []
+    real = crossfit.out_of_fold
 
-    def fit(probe, *given, **more):
-        shuffled.append(probe.permutations)
-        return real(probe, *given, **more)
+    def counted(rows, codes, *given, **more):
+        vectors.append(codes.shape[1])
+        return real(rows, codes, *given, **more)
 
-    monkeypatch.setattr(LinearProbe, "fit", fit)
+    for room in (linear_probe, concept_probe):
+        monkeypatch.setattr(room, "out_of_fold", counted)
     names = [name for name, spec in MEASURES.items() if spec.cost in ("cheap", "forward")]
     measure_stage(study, names)
-    assert not any(shuffled)
+    assert max(vectors, default=1) == 1
+    rows, labels = np.random.default_rng(0).normal(size=(24, 1, 4)), np.arange(24) % 2
+    LinearProbe(permutations=5, replicates=10).fit(rows, labels)
+    assert max(vectors) > 1  # the count sees shuffles where there are some
     work = measuring_work(names, len(study.samples), study.model.n_blocks, 4, len(study.evidence.blocks), True)
     assert work.probes == 0 and work.probes_plain > 0
 
