@@ -114,7 +114,7 @@ def _roles(axes: Axes, roles: LayerRoles) -> None:
             axes.barh(row, end - start + 1, left=start - 0.5, height=0.62, color=ROLE_COLOURS[role.name], alpha=0.85)
             axes.text(end + 0.8, row, title, va="center", fontsize=6.5, color=ROLE_INK[role.name])
         else:
-            axes.text(0, row, f"{title}: not found", va="center", fontsize=6.5, color=NEUTRAL)
+            axes.text(0, row, f"{title}: {role.absence}", va="center", fontsize=6.5, color=NEUTRAL)
     axes.set_ylim(2.6, -0.6)
     axes.set_yticks([])
     axes.grid(False)

@@ -61,7 +61,7 @@ def plot_atlas(
 
 def _finding(name: str, role: Role) -> str:
     if not role.found:
-        said = textwrap.shorten(f"{ROLE_TITLES[name]}: not found, {role.reason}", 140, placeholder=" ...")
+        said = textwrap.shorten(f"{ROLE_TITLES[name]}: {role.absence}, {role.reason}", 140, placeholder=" ...")
         return textwrap.fill(said, 72)  # wider than the panel it would be cut
     where = f"from block {role.onset} [{role.onset_low}, {role.onset_high}]"
     best = "" if role.value is None else f", best {role.value:.2f} [{role.low:.2f}, {role.high:.2f}]"
